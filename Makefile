@@ -1,0 +1,34 @@
+# make demo    make the environment and the tiny checkpoints, then run the demo job on the CPU
+# make test    run every check: ruff, format, types, import direction, tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test checks format
+.DELETE_ON_ERROR:
+
+demo: .venv/installed checkpoints/sana-tiny
+	$(BIN)/rendermill generate examples/demo.yaml
+
+test: checks
+	$(BIN)/python -m pytest
+
+checks: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/tables.py --check
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/tables.py
+
+checkpoints/sana-tiny: .venv/installed checkpoints/build_tiny.py
+	$(BIN)/python checkpoints/build_tiny.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""What runs inside Ray workers: rendering, batch sizing, media encoding, storing."""

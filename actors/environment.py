@@ -1,0 +1,52 @@
+"""Where pixels come from besides the item: device, versions, and the switches that make a device deterministic."""
+
+import json
+import os
+import platform
+
+import torch
+
+from actors.versions import versions
+
+
+def make_deterministic() -> str:
+    """Set up this process to give the same bits for the same work; returns the device: `cuda` or `cpu`.
+
+    On a CPU every actor computes with one thread: how a sum is split among threads changes its last bit, so that a
+    pool's `num_cpus` would change pixels. More actors use more cores.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if torch.cuda.is_available():
+        return "cuda"
+    torch.set_num_threads(1)
+    return "cpu"
+
+
+def device_name(device: str) -> str:
+    """The model of the device, as in records."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return _cpu_model() or platform.machine()
+
+
+def _cpu_model() -> str | None:
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines = (line.partition(":") for line in file)
+            return next((value.strip() for key, _, value in lines if key.strip() == "model name"), None)
+    except OSError:
+        return None
+
+
+def environment(device: str, compiled: bool) -> str:
+    """What a record says of its environment: items with equal device and environment may be compared bit by bit."""
+    content = {**versions(), "compiled": compiled}
+    if device == "cuda":
+        content |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    else:
+        content |= {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    return json.dumps(content, sort_keys=True)

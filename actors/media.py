@@ -1,0 +1,52 @@
+"""Turns uint8 frames into the bytes of a PNG, WebP, JPEG or MP4 file."""
+
+import io
+import tempfile
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg", "mp4": "mp4"}
+
+_X264_THREADS = 4
+"""Fixed, because x264's output depends on it."""
+
+
+def encode(frames: np.ndarray, media_format: str, fps: float | None, quality: int | None) -> bytes:
+    """Encode one item.
+
+    Args:
+        frames: uint8, (frames, height, width, 3), RGB; one frame for an image.
+        media_format: a key of `EXTENSIONS`.
+        fps: frames per second, for mp4.
+        quality: for webp and jpeg 1 … 100; for mp4 x264's constant rate factor, 0 … 51, less is better.
+    """
+    if media_format == "mp4":
+        assert fps is not None
+        return _encode_mp4(frames, fps, 18 if quality is None else quality)
+    image, sink = Image.fromarray(frames[0]), io.BytesIO()
+    options: dict[str, Any] = {"png": {"compress_level": 6}, "webp": {"method": 4}, "jpeg": {"subsampling": 0}}[
+        media_format
+    ]
+    if media_format != "png":
+        options["quality"] = 95 if quality is None else quality
+    image.save(sink, media_format.upper(), **options)
+    return sink.getvalue()
+
+
+def _encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int) -> bytes:
+    """H.264, yuv420p, index in front (faststart), the true frame rate."""
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # moving the index to the front takes a file with a name
+        with av.open(file.name, "w", options={"movflags": "+faststart"}) as container:
+            rate = Fraction(fps).limit_denominator(1001)
+            stream: Any = container.add_stream("libx264", rate=rate, options={"crf": str(constant_rate_factor)})
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.codec_context.thread_count = _X264_THREADS
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        return file.read()

@@ -1,0 +1,167 @@
+"""The actor that draws: takes chunks of requests, encodes their prompts in one go, draws them batch by batch."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from actors.batching import BatchSizer
+from actors.checkpoints import fetch
+from actors.environment import device_name, environment, make_deterministic
+from actors.spec import RendererSpec
+from manifests.errors import one_line
+from manifests.schema import Request
+from models import registry
+
+
+@dataclass
+class _Outcome:
+    """One request's result: frames or an error."""
+
+    index: int
+    batch_size: int
+    started_at: datetime
+    seconds: float | None
+    attempt: int
+    frames: Any = None
+    error_type: str | None = None
+    error: str | None = None
+
+
+class Renderer:
+    """A loaded model in a Ray actor; a Ray Data `map_batches` class over chunks of requests."""
+
+    def __init__(self, spec: RendererSpec) -> None:
+        self._spec = spec
+        device = make_deterministic()
+        folder = fetch(spec.checkpoint)
+        self._model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
+        self._sizer = BatchSizer(spec.batch or spec.settings.reference_batch)
+        self._constants = {
+            "checkpoint": spec.checkpoint_name,
+            "revision": spec.checkpoint.revision,
+            "scheduler": self._model.scheduler_name,
+            "device": device_name(device),
+            "environment": environment(device, spec.settings.compile),
+            "run_id": spec.run_id,
+        }
+
+    def __call__(self, chunk: pa.Table) -> Iterator[pa.Table]:
+        """Draw a chunk.
+
+        Args:
+            chunk: request columns and the manifest's extra ones.
+
+        Yields:
+            A table a batch: the chunk's columns, what the record says of rendering, and `frames`, the raw uint8 bytes
+            in order frame, row, column, RGB; null for a failure.
+        """
+        requests = [Request.from_row(row) for row in chunk.to_pylist()]
+        order = sorted(range(len(requests)), key=lambda index: requests[index].shape)
+        for _, indices in groupby(order, key=lambda index: requests[index].shape):
+            for outcomes in self._draw_shape(requests, list(indices)):
+                yield self._as_table(chunk, outcomes)
+
+    def _draw_shape(self, requests: list[Request], indices: list[int]) -> Iterator[list[_Outcome]]:
+        shape = requests[indices[0]].shape
+        try:
+            encoded = self._model.encode([requests[index] for index in indices])
+        except Exception as error:
+            if len(indices) == 1:
+                yield [self._failure(indices[0], error, attempt=1)]
+            else:
+                for index in indices:
+                    yield from self._draw_shape(requests, [index])
+            return
+        embeddings = dict(zip(indices, encoded, strict=True))
+        waiting = indices
+        while waiting:
+            size = self._sizer.size(shape)
+            batch, waiting = waiting[:size], waiting[size:]
+            try:
+                yield self._draw_batch(requests, embeddings, batch, attempt=1)
+                continue
+            except torch.OutOfMemoryError as error:
+                if self._sizer.out_of_memory(shape):
+                    waiting = batch + waiting
+                    failures = []
+                else:
+                    failures = [self._failure(index, error, attempt=1) for index in batch]
+            except Exception as error:
+                if len(batch) > 1:
+                    yield from self._draw_one_by_one(requests, embeddings, batch)
+                    continue
+                failures = [self._failure(batch[0], error, attempt=1)]
+            # here the error is gone, and with it the tensors that its traceback held
+            torch.cuda.empty_cache()
+            if failures:
+                yield failures
+
+    def _draw_one_by_one(
+        self, requests: list[Request], embeddings: dict[int, Any], batch: list[int]
+    ) -> Iterator[list[_Outcome]]:
+        """Find out which item of a failed batch is at fault; the others are drawn all the same."""
+        for index in batch:
+            try:
+                yield self._draw_batch(requests, embeddings, [index], attempt=2)
+            except Exception as error:
+                yield [self._failure(index, error, attempt=2)]
+
+    def _draw_batch(
+        self, requests: list[Request], embeddings: dict[int, Any], batch: list[int], attempt: int
+    ) -> list[_Outcome]:
+        started_at, start = datetime.now(UTC), time.perf_counter()
+        rendered = self._model.render([requests[index] for index in batch], [embeddings[index] for index in batch])
+        frames = rendered.frames.cpu().numpy()  # waits for the device, so what follows is the batch's true time
+        seconds = time.perf_counter() - start
+        self._sizer.finished(requests[batch[0]].shape, len(batch), seconds)
+        outcomes = []
+        for index, item_frames, is_finite in zip(batch, frames, rendered.is_finite.tolist(), strict=True):
+            outcome = _Outcome(
+                index=index,
+                batch_size=self._spec.settings.reference_batch or len(batch),
+                started_at=started_at,
+                seconds=seconds / len(batch),
+                attempt=attempt,
+            )
+            if is_finite:
+                outcome.frames = item_frames.tobytes()
+            else:
+                outcome.error_type = "NonFinite"
+                outcome.error = f"the render came out as NaN or infinity in {self._spec.settings.dtype}; try float32"
+            outcomes.append(outcome)
+        return outcomes
+
+    @staticmethod
+    def _failure(index: int, error: Exception, attempt: int) -> _Outcome:
+        return _Outcome(
+            index=index,
+            batch_size=1,
+            started_at=datetime.now(UTC),
+            seconds=None,
+            attempt=attempt,
+            error_type=type(error).__name__,
+            error=one_line(error, max_length=2000),
+        )
+
+    def _as_table(self, chunk: pa.Table, outcomes: list[_Outcome]) -> pa.Table:
+        table = chunk.take([outcome.index for outcome in outcomes])
+        columns = {name: pa.array([value] * len(outcomes), pa.string()) for name, value in self._constants.items()}
+        columns |= {
+            "batch_size": pa.array([outcome.batch_size for outcome in outcomes], pa.int32()),
+            "started_at": pa.array([outcome.started_at for outcome in outcomes], pa.timestamp("us", tz="UTC")),
+            "seconds": pa.array([outcome.seconds for outcome in outcomes], pa.float64()),
+            "attempt": pa.array([outcome.attempt for outcome in outcomes], pa.int32()),
+            "error_type": pa.array([outcome.error_type for outcome in outcomes], pa.string()),
+            "error": pa.array([outcome.error for outcome in outcomes], pa.string()),
+            "attempts": pa.array([outcome.attempt if outcome.error_type else None for outcome in outcomes], pa.int32()),
+            "frames": pa.array([outcome.frames for outcome in outcomes], pa.large_binary()),
+        }
+        for name, column in columns.items():
+            table = table.append_column(name, column)
+        return table

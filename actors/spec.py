@@ -1,0 +1,22 @@
+"""What a renderer is started with. Apart from the renderer, so that the driver needs no torch."""
+
+from dataclasses import dataclass
+
+from actors.checkpoints import Checkpoint
+from models.base import Settings
+
+
+@dataclass(frozen=True)
+class RendererSpec:
+    """What an actor needs to know to draw for a model.
+
+    Attributes:
+        checkpoint_name: as in the job file.
+        batch: items in a batch; None: found by measurement (in strict mode the reference batch).
+    """
+
+    checkpoint: Checkpoint
+    checkpoint_name: str
+    settings: Settings
+    batch: int | None
+    run_id: str

@@ -1,0 +1,1 @@
+"""What a person starts: the command line, the configuration, the Ray Dataset graph, one module a command."""

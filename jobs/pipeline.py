@@ -1,0 +1,110 @@
+"""One model's Ray Dataset: read → chunk → render → store → receipts."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from actors.spec import RendererSpec
+from jobs.cluster import TASK_NUM_CPUS
+from jobs.config import Pool
+from jobs.plan import Work
+from manifests.prompts import RowValidator, read_rows
+from manifests.schema import REQUEST_COLUMNS, Request, arrow_schema, receipt_schema
+from manifests.storage import Folder
+
+_NUM_CHUNKS_PER_ACTOR = 4
+"""A small job is cut so that every actor gets at least so many chunks, and none waits for another's last."""
+
+_NUM_ROWS_SORTED_TOGETHER = 8192
+
+
+@dataclass(frozen=True)
+class ModelPipeline:
+    """What the stages of one model share.
+
+    Attributes:
+        num_gpus: per actor.
+        media_format: a key of `actors.media.EXTENSIONS`.
+        extra: the manifest's own columns.
+    """
+
+    name: str
+    spec: RendererSpec
+    pool: Pool
+    num_gpus: float
+    num_items_per_chunk: int
+    media_format: str
+    quality: int | None
+    validator: RowValidator
+    output: Folder
+    extra: pa.Schema
+
+    def dataset(self, work: list[Work], num_items: int) -> Dataset:
+        """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`).
+
+        Args:
+            work: what is to be drawn.
+            num_items: samples in it.
+        """
+        fair_share = math.ceil(num_items / (self.pool.max_actors * _NUM_CHUNKS_PER_ACTOR))
+        chunk_size = min(self.num_items_per_chunk, fair_share)
+        return (
+            ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work))
+            .map_batches(self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS)
+            .repartition(target_num_rows_per_block=chunk_size)
+            .map_batches(
+                _Renderer,
+                fn_constructor_args=(self.spec,),
+                batch_size=chunk_size,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(min_size=self.pool.min_actors, max_size=self.pool.max_actors),
+                num_cpus=self.pool.num_cpus,
+                num_gpus=self.num_gpus,
+            )
+            .map_batches(self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
+        )
+
+    def _read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
+        """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
+        work: Work = batch["work"][0]
+        wanted = set(zip(work.row_numbers.tolist(), work.sample_indices.tolist(), strict=True))
+        rows_wanted = set(work.row_numbers.tolist())
+        schema = arrow_schema(REQUEST_COLUMNS, self.extra)
+        requests: list[tuple[Request, dict[str, Any]]] = []
+        for row_number, row in read_rows(work.row_group):
+            if row_number in rows_wanted:
+                item = self.validator.item(row)
+                drawn = (request for request in item.requests if (row_number, request.sample_index) in wanted)
+                requests += [(request, item.extra) for request in drawn]
+            if len(requests) >= _NUM_ROWS_SORTED_TOGETHER:
+                yield _sorted_table(requests, schema)
+                requests = []
+        if requests:
+            yield _sorted_table(requests, schema)
+
+    def _store(self, rendered: pa.Table) -> pa.Table:
+        from actors.uploader import store
+
+        return store(rendered, self.output, self.media_format, self.quality, receipt_schema(self.extra))
+
+
+class _Renderer:
+    """`actors.renderer.Renderer`, imported when the actor starts: the driver needs no torch."""
+
+    def __init__(self, spec: RendererSpec) -> None:
+        from actors.renderer import Renderer
+
+        self._renderer = Renderer(spec)
+
+    def __call__(self, chunk: pa.Table) -> Iterator[pa.Table]:
+        return self._renderer(chunk)
+
+
+def _sorted_table(requests: list[tuple[Request, dict[str, Any]]], schema: pa.Schema) -> pa.Table:
+    requests.sort(key=lambda pair: pair[0].shape)
+    return pa.Table.from_pylist([extra | request.as_row() for request, extra in requests], schema)

@@ -1,0 +1,209 @@
+"""What a job will do: reads its manifest once, and finds what is new, finished, double and rejected."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from jobs.cluster import TASK_NUM_CPUS
+from manifests.errors import one_line
+from manifests.identity import blake2b_128
+from manifests.ledger import Ledger
+from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
+from manifests.schema import REJECTED_COLUMNS, arrow_schema
+
+_HASH = pa.binary(16)
+_SCAN_SCHEMA = pa.schema(
+    [
+        ("row_group", pa.int32()),
+        ("row_number", pa.int64()),
+        ("sample_index", pa.int32()),
+        ("model", pa.dictionary(pa.int8(), pa.string())),
+        ("id_hash", _HASH),
+        ("content_hash", _HASH),
+        ("request_hash", _HASH),
+    ]
+)
+_REJECTED_SCHEMA = arrow_schema(REJECTED_COLUMNS)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one model is to draw of one row group: samples, by row number and sample index, in the manifest's order."""
+
+    row_group: RowGroup
+    row_numbers: np.ndarray
+    sample_indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job will do.
+
+    Attributes:
+        work: by model, what is to be drawn.
+        num_to_do: by model, samples to draw.
+        num_finished: by model, samples that have a record already.
+        num_failed: samples that failed in an earlier run and are left as they are.
+        num_duplicates: rows that say again what an earlier row says.
+        rejected: tables with `REJECTED_COLUMNS`.
+    """
+
+    work: Mapping[str, list[Work]]
+    num_to_do: Mapping[str, int]
+    num_finished: Mapping[str, int]
+    num_failed: int
+    num_duplicates: int
+    rejected: list[pa.Table]
+
+    @property
+    def num_rejected(self) -> int:
+        """Manifest rows that cannot be drawn."""
+        return sum(table.num_rows for table in self.rejected)
+
+
+def make_plan(
+    manifest: Manifest, validator: RowValidator, ledger: Ledger, limit: int | None, retry_failures: bool
+) -> Plan:
+    """Read ids and hashes of every row, in tasks, and decide what each model is to draw.
+
+    Args:
+        limit: only the manifest's first so many samples.
+        retry_failures: draw what failed before once more.
+    """
+    rejected = [_rejected_file(file, reason) for file, reason in manifest.unreadable.items()]
+    scans = []
+    for scan, rejected_rows in _map_row_groups(_Scan(validator), list(enumerate(manifest.row_groups))):
+        scans.append(scan)
+        rejected += [rejected_rows] if rejected_rows.num_rows else []
+    scanned = pa.concat_tables([_SCAN_SCHEMA.empty_table(), *scans]).unify_dictionaries().combine_chunks()
+    scanned = scanned.sort_by([(name, "ascending") for name in ("row_group", "row_number", "sample_index")])
+
+    is_first, in_conflict = _doubles(scanned)
+    num_duplicates = _num_rows(scanned.filter(pa.array(~is_first & ~in_conflict)))
+    rejected += _reject_conflicts(manifest, scanned.filter(pa.array(in_conflict)))
+    valid = scanned.filter(pa.array(is_first & ~in_conflict)).slice(0, limit)
+
+    finished = pc.is_in(valid["request_hash"], ledger.finished)
+    failed = pc.and_not(pc.is_in(valid["request_hash"], ledger.failed), finished)
+    skipped = finished if retry_failures else pc.or_(finished, failed)
+    to_do = valid.filter(pc.invert(skipped))
+    work = {model: _work(manifest, to_do.filter(pc.equal(to_do["model"], model))) for model in validator.models}
+    return Plan(
+        work=work,
+        num_to_do=_count_models(to_do, validator),
+        num_finished=_count_models(valid.filter(finished), validator),
+        num_failed=0 if retry_failures else pc.sum(failed).as_py() or 0,
+        num_duplicates=num_duplicates,
+        rejected=rejected,
+    )
+
+
+class _Scan:
+    """The task that reads a row group: hashes of its valid rows, and its rejected rows."""
+
+    def __init__(self, validator: RowValidator) -> None:
+        self._validator = validator
+
+    def __call__(self, number: int, row_group: RowGroup) -> tuple[pa.Table, pa.Table]:
+        columns: dict[str, list[Any]] = {name: [] for name in _SCAN_SCHEMA.names}
+        rejected: list[dict[str, Any]] = []
+        try:
+            for row_number, row in read_rows(row_group):
+                try:
+                    item = self._validator.item(row)
+                except RowProblem as problem:
+                    rejected.append(_rejected_row(row_group.file, row_number, row, str(problem)))
+                    continue
+                id_hash = blake2b_128(item.id)
+                for request in item.requests:
+                    columns["row_group"].append(number)
+                    columns["row_number"].append(row_number)
+                    columns["sample_index"].append(request.sample_index)
+                    columns["model"].append(request.model)
+                    columns["id_hash"].append(id_hash)
+                    columns["content_hash"].append(item.content_hash)
+                    columns["request_hash"].append(bytes.fromhex(request.request_hash))
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = f"row group {row_group.index} cannot be read: {one_line(error)}"
+            return _SCAN_SCHEMA.empty_table(), _rejected_file(row_group.file, reason)
+        return pa.table(columns, _SCAN_SCHEMA), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
+
+
+def _map_row_groups(function: Any, arguments: list[tuple[Any, ...]]) -> Iterator[Any]:
+    """Run a function over row groups as Ray tasks, some at a time, and yield its results in order."""
+
+    def run(row: dict[str, Any]) -> dict[str, Any]:
+        return {"result": function(*row["item"])}
+
+    if arguments:
+        tasks = ray.data.from_items([{"item": item} for item in arguments], override_num_blocks=len(arguments))
+        for row in tasks.map(run, num_cpus=TASK_NUM_CPUS).iter_rows():
+            yield row["result"]
+
+
+def _doubles(scanned: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """For every sample: whether its row is the first with its id, and whether rows of its id differ in content."""
+    if not scanned.num_rows:
+        return np.zeros(0, bool), np.zeros(0, bool)
+    ids = scanned["id_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
+    contents = scanned["content_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
+    _, first_of_id = np.unique(ids, return_index=True)
+    first = first_of_id[ids]
+    is_first = np.ones(scanned.num_rows, bool)
+    for name in ("row_group", "row_number"):
+        values = scanned[name].to_numpy()
+        is_first &= values == values[first]
+    in_conflict = np.isin(ids, ids[contents != contents[first]])
+    return is_first, in_conflict
+
+
+def _num_rows(scanned: pa.Table) -> int:
+    return pc.sum(pc.equal(scanned["sample_index"], 0)).as_py() or 0
+
+
+def _count_models(scanned: pa.Table, validator: RowValidator) -> dict[str, int]:
+    return {model: pc.sum(pc.equal(scanned["model"], model)).as_py() or 0 for model in validator.models}
+
+
+def _work(manifest: Manifest, samples: pa.Table) -> list[Work]:
+    row_groups = samples["row_group"].to_numpy()
+    row_numbers, sample_indices = samples["row_number"].to_numpy(), samples["sample_index"].to_numpy()
+    numbers, starts = np.unique(row_groups, return_index=True)  # the samples are in row groups' order
+    ends = [*starts[1:], len(row_groups)]
+    return [
+        Work(manifest.row_groups[number], row_numbers[start:end], sample_indices[start:end])
+        for number, start, end in zip(numbers, starts, ends, strict=False)
+    ]
+
+
+def _reject_conflicts(manifest: Manifest, samples: pa.Table) -> list[pa.Table]:
+    """Read the rows that share an id but not their content once more, for `rejected/`."""
+    arguments = [(work.row_group, set(work.row_numbers.tolist())) for work in _work(manifest, samples)]
+    return list(_map_row_groups(_reject_rows, arguments))
+
+
+def _reject_rows(row_group: RowGroup, row_numbers: set[int]) -> pa.Table:
+    rejected = [
+        _rejected_row(
+            row_group.file,
+            row_number,
+            row,
+            f"id: {row.get('id')!r} stands in several rows with different content; give each its own",
+        )
+        for row_number, row in read_rows(row_group)
+        if row_number in row_numbers
+    ]
+    return pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
+
+
+def _rejected_row(file: str, row_number: int, row: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    return {"file": file, "row_number": row_number, "reason": reason, "row": row_as_json(row)}
+
+
+def _rejected_file(file: str, reason: str) -> pa.Table:
+    return pa.Table.from_pylist([{"file": file, "reason": reason}], _REJECTED_SCHEMA)

@@ -1,0 +1,130 @@
+"""Turns the models of a job file into what planning and rendering need, and checks all that can be checked by then."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from actors.checkpoints import Checkpoint, describe, is_on_hub
+from jobs.config import Job, ModelConfig
+from manifests.errors import UserError
+from manifests.identity import settings_hash
+from manifests.schema import ModelContract
+from manifests.storage import absolute
+from models.base import Family, Rules, Settings
+from models.registry import FAMILIES
+
+_FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
+_MAX_QUALITY = {"webp": 100, "jpeg": 100, "mp4": 51}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model of the job with every default filled in."""
+
+    name: str
+    checkpoint: Checkpoint
+    family: Family
+    settings: Settings
+    contract: ModelContract
+    media_format: str
+
+
+def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
+    """Find a model's checkpoint and settle its settings.
+
+    Args:
+        on_gpu: whether its actors have GPUs.
+
+    Raises:
+        UserError: the checkpoint is missing or of no known family, or a setting does not suit it.
+    """
+    config = job.models[name]
+    try:
+        checkpoint = describe(_place(config.checkpoint), config.revision)
+    except UserError as error:
+        raise UserError(f"models.{name}.{error}") from error
+    family = FAMILIES.get(checkpoint.pipeline_class)
+    if family is None:
+        raise UserError(
+            f"models.{name}.checkpoint {checkpoint.source}: it is a {checkpoint.pipeline_class}; "
+            f"known are {', '.join(FAMILIES)}"
+        )
+    try:
+        rules = family.rules(checkpoint.configs)
+    except KeyError as error:
+        raise UserError(f"models.{name}.checkpoint {checkpoint.source}: its configs lack {error}") from error
+    settings = _settings(job, name, config, family, on_gpu)
+    media_format = _media_format(name, config, rules)
+    defaults = _defaults(name, config, family, rules)
+    asked = {
+        "checkpoint": checkpoint.identity,
+        "dtype": dict(settings.dtype),
+        "scheduler": dict(settings.scheduler),
+        "compile": settings.compile,
+        "reference_batch": settings.reference_batch,
+        "vae_tiling": settings.vae_tiling,
+        "pipeline_arguments": dict(settings.pipeline_arguments),
+        "reproducibility": job.reproducibility,
+        "format": media_format,
+        "quality": config.quality,
+    }
+    contract = ModelContract(defaults, rules, settings_hash(asked))
+    return ResolvedModel(name, checkpoint, family, settings, contract, media_format)
+
+
+def _place(checkpoint: str) -> str:
+    """A local folder made absolute; a name that may be the Hub's left as it is."""
+    return checkpoint if is_on_hub(checkpoint) else absolute(checkpoint)
+
+
+def _settings(job: Job, name: str, config: ModelConfig, family: Family, on_gpu: bool) -> Settings:
+    for argument, value in config.pipeline_arguments.items():
+        expected = family.arguments.get(argument)
+        if expected is None:
+            near = difflib.get_close_matches(argument, family.arguments, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"this pipeline takes {', '.join(family.arguments)}"
+            raise UserError(f"models.{name}.pipeline_arguments.{argument}: unknown key; {hint}")
+        if value is not None and (not isinstance(value, expected) or isinstance(value, bool) != (expected is bool)):
+            raise UserError(
+                f"models.{name}.pipeline_arguments.{argument}: should be a {expected.__name__}, got {value!r}"
+            )
+    if config.offload != "none" and not on_gpu:
+        raise UserError(f"models.{name}.offload: {config.offload!r} needs a GPU; leave it out on a CPU")
+    dtype = config.dtype if isinstance(config.dtype, dict) else {"default": config.dtype}
+    is_compiled = on_gpu if config.compile == "auto" else config.compile
+    is_strict = job.reproducibility == "strict"
+    return Settings(
+        dtype=dtype,
+        compile=is_compiled,
+        reference_batch=(config.reference_batch or family.reference_batch[is_compiled]) if is_strict else None,
+        scheduler=config.scheduler,
+        pipeline_arguments=config.pipeline_arguments,
+        offload=config.offload,
+        vae_tiling=config.vae_tiling,
+    )
+
+
+def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
+    formats = _FORMATS[rules.kind]
+    media_format = config.format or formats[0]
+    if media_format not in formats:
+        raise UserError(
+            f"models.{name}.format: this model draws {rules.kind}s, so {' or '.join(formats)}, not {media_format}"
+        )
+    if config.quality is not None and media_format not in _MAX_QUALITY:
+        raise UserError(f"models.{name}.quality: {media_format} has none; remove it")
+    if config.quality is not None and config.quality > _MAX_QUALITY[media_format]:
+        raise UserError(
+            f"models.{name}.quality: {config.quality} is over {media_format}'s {_MAX_QUALITY[media_format]}"
+        )
+    return media_format
+
+
+def _defaults(name: str, config: ModelConfig, family: Family, rules: Rules) -> dict[str, Any]:
+    defaults: dict[str, Any] = dict(family.defaults) | config.defaults.model_dump(exclude_none=True)
+    judged = ("width", "height", "num_frames", "fps", "num_inference_steps", "negative_prompt", "guidance_scale_2")
+    shape: dict[str, Any] = {key: defaults.get(key) for key in judged}
+    problem = rules.problem(**shape)
+    if problem:
+        raise UserError(f"models.{name}.defaults.{problem}")
+    return defaults

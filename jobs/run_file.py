@@ -1,0 +1,59 @@
+"""`runs/<run_id>.json`: one file a submission, from its start to its end."""
+
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from actors.versions import versions
+from jobs.config import Job, parse_job
+from manifests.errors import UserError
+from manifests.layout import RUNS, run_file
+from manifests.storage import Folder
+
+
+def new_run_id() -> str:
+    """A name for a submission that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+class RunFile:
+    """The file of one submission.
+
+    Args:
+        source: the job file's path.
+    """
+
+    def __init__(self, output: Folder, run_id: str, job: Job, source: str) -> None:
+        self._output = output
+        self._name = run_file(run_id)
+        self._content: dict[str, Any] = {
+            "run_id": run_id,
+            "state": "planning",
+            "started_at": _now(),
+            "job_file": source,
+            "job": job.model_dump(mode="json"),
+            "versions": versions(),
+        }
+
+    def update(self, state: str, **content: Any) -> None:
+        """Store a new state with what is known by now."""
+        self._content |= {"state": state, "updated_at": _now(), **content}
+        self._output.write(self._name, json.dumps(self._content, indent=2, ensure_ascii=False).encode())
+
+
+def newest_job(output: Folder) -> tuple[Job, str]:
+    """The job of an output's newest submission, and the path of its job file.
+
+    Raises:
+        UserError: the folder is no output of rendermill.
+    """
+    names = output.names(RUNS)
+    if not names:
+        raise UserError(f"output {output.url}: no runs/*.json there, so it is no output of rendermill")
+    content = json.loads(output.read(names[-1]) or b"{}")
+    return parse_job(content["job"], f"{output.url}/{names[-1]}"), content["job_file"]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,70 @@
+"""Ids, seeds and hashes: what an item is, whatever batch, actor or run draws it.
+
+Every function here is pure and its results are part of the output format: a change to one renders everything again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON that two equal values always share: sorted keys, no spaces, UTF-8; what JSON lacks is written as text."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_as_text)
+    return text.encode("utf-8", errors="surrogatepass")
+
+
+def _as_text(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def blake2b_128(value: Any) -> bytes:
+    """The 16-byte BLAKE2b digest (RFC 7693) of a value's canonical JSON; `b2sum -l 128` prints the same in hex."""
+    return hashlib.blake2b(canonical_json(value), digest_size=16).digest()
+
+
+def content_hash(row: Mapping[str, Any]) -> bytes:
+    """The 16-byte hash of a manifest row's content: every column but `id`, nulls left out.
+
+    Args:
+        row: the row with its own columns normalized (whole numbers as int), extra columns as they are.
+    """
+    return blake2b_128({name: value for name, value in row.items() if value is not None and name != "id"})
+
+
+def sample_seed(job_seed: int, item_id: str, sample_index: int, row_seed: int | None) -> int:
+    """The seed of one sample, in 0 … 2^63-1.
+
+    The row's seed plus the sample's index; without one, the first 63 bits of the 64-byte BLAKE2b digest of the
+    canonical JSON of `[job_seed, item_id, sample_index]`.
+    """
+    if row_seed is not None:
+        return row_seed + sample_index
+    digest = hashlib.blake2b(canonical_json([job_seed, item_id, sample_index])).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def item_key(item_id: str, sample_index: int) -> bytes:
+    """The 16-byte key of one sample of one item, under which the ledger knows it."""
+    return blake2b_128([item_id, sample_index])
+
+
+def request_hash(request: Mapping[str, Any], settings_hash: str) -> str:
+    """The hash of all that the user asked for, 32 hex digits. A finished item with another hash is rendered again.
+
+    Args:
+        request: the request's fields (`schema.REQUEST_COLUMNS` but `request_hash`).
+        settings_hash: from `settings_hash`, the same for every item of a model.
+    """
+    return blake2b_128({"request": request, "settings": settings_hash}).hex()
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """The hash of a model's settings that reach its pixels or files, 32 hex digits.
+
+    Args:
+        settings: dtype, scheduler, compile, reference batch, tiling, pipeline arguments, reproducibility, format,
+            quality, and the identity of the checkpoint's files.
+    """
+    return blake2b_128(settings).hex()

@@ -1,0 +1,249 @@
+"""What is finished: loads it, commits receipts, and keeps `metadata/` and `failures/` free of doubles.
+
+Only the driver writes here. Receipts are first stored as small files in `metadata/_pending/`, then rolled up into
+parts; a crash between any two steps leaves files from which the next run goes on without a lost or doubled record.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests import layout
+from manifests.errors import UserError, one_line
+from manifests.identity import item_key
+from manifests.schema import ERROR_COLUMNS, FORMAT_VERSION, receipt_schema
+from manifests.storage import Folder
+
+_NUM_IO_THREADS = 16
+_HASH = pa.binary(16)
+_PART_INDEX = pa.schema([("key", _HASH), ("request_hash", _HASH), ("part", pa.int32())])
+
+
+class Ledger:
+    """The finished items of one output folder.
+
+    Args:
+        folder: the output.
+        run_id: names the files that this run writes.
+        extra: the manifest's own columns.
+
+    Raises:
+        UserError: the folder cannot be written, was made by a newer rendermill, or has extra columns of other types.
+    """
+
+    def __init__(self, folder: Folder, run_id: str, extra: pa.Schema) -> None:
+        self._folder = folder
+        self._run_id = run_id
+        self._num_files = {layout.METADATA: 0, layout.FAILURES: 0, layout.PENDING: 0}
+        self.extra = self._settle_format(extra)
+        self._schema = receipt_schema(self.extra)
+        self._record_schema = pa.schema([field for field in self._schema if field.name not in _ERROR_NAMES])
+        self._unflushed: list[pa.Table] = []
+        self._pending: list[pa.Table] = []
+        self._pending_files: list[str] = []
+        self._part_names: dict[str, list[str]] = {}
+        self._index: dict[str, pa.Table] = {}
+        for kind in (layout.METADATA, layout.FAILURES):
+            self._load_index(kind)
+        self._recover_pending()
+        self._seen: set[bytes] = set()
+
+    @property
+    def finished(self) -> pa.ChunkedArray:
+        """Request hashes of the records, as 16-byte binary."""
+        return self._index[layout.METADATA]["request_hash"]
+
+    @property
+    def failed(self) -> pa.ChunkedArray:
+        """Request hashes of the failures, as 16-byte binary."""
+        return self._index[layout.FAILURES]["request_hash"]
+
+    @property
+    def num_pending(self) -> int:
+        """Receipts that are not yet in a part."""
+        return sum(table.num_rows for table in (*self._pending, *self._unflushed))
+
+    def add(self, receipts: pa.Table) -> pa.Table:
+        """Take receipts (`schema.receipt_schema`) from the pipeline; returns those not handed in before.
+
+        A block that Ray runs again sends its receipts again. Nothing is stored until `flush`.
+        """
+        hashes = [bytes.fromhex(text) for text in receipts["request_hash"].to_pylist()]
+        is_new = []
+        for request_hash in hashes:
+            is_new.append(request_hash not in self._seen)
+            self._seen.add(request_hash)
+        new = receipts.filter(pa.array(is_new, pa.bool_())).select(self._schema.names).cast(self._schema)
+        if new.num_rows:
+            self._unflushed.append(new)
+        return new
+
+    def flush(self) -> None:
+        """Store what was added since the last flush as one file in `_pending/`."""
+        if not self._unflushed:
+            return
+        receipts = pa.concat_tables(self._unflushed)
+        name = layout.pending(self._run_id, self._next_number(layout.PENDING))
+        self._folder.write(name, _parquet_bytes(receipts))
+        self._pending_files.append(name)
+        self._pending.append(receipts)
+        self._unflushed = []
+
+    def roll_up(self) -> None:
+        """Move everything pending into parts: each item's new outcome takes the place of its older one."""
+        self.flush()
+        if self._pending:
+            receipts = pa.concat_tables(self._pending)
+            is_record = pc.is_null(receipts["error_type"])
+            replaced_media = self._replace(
+                layout.METADATA, receipts.filter(is_record).select(self._record_schema.names)
+            )
+            self._replace(layout.FAILURES, receipts.filter(pc.invert(is_record)))
+            self._forget_failures(receipts.filter(is_record))
+            self._folder.delete(replaced_media)
+        self._folder.delete(self._pending_files)
+        self._pending, self._pending_files = [], []
+
+    def write_rejected(self, rejected: list[pa.Table]) -> None:
+        """Replace the content of `rejected/` by these tables (`schema.REJECTED_COLUMNS`)."""
+        old = self._folder.names(layout.REJECTED)
+        new = [layout.part(layout.REJECTED, self._run_id, number) for number in range(len(rejected))]
+        for name, table in zip(new, rejected, strict=True):
+            self._folder.write(name, _parquet_bytes(table))
+        self._folder.delete(name for name in old if name not in new)
+
+    def _settle_format(self, extra: pa.Schema) -> pa.Schema:
+        """Read the output's format file, or write it on its first run; returns the extra columns of the output."""
+        stored = self._folder.read(layout.FORMAT_FILE)
+        if stored is None:
+            types = {field.name: str(field.type) for field in extra}
+            encoded = extra.serialize().to_pybytes().hex()
+            content = {"format_version": FORMAT_VERSION, "extra_columns": types, "extra_schema": encoded}
+            try:
+                self._folder.write(layout.FORMAT_FILE, json.dumps(content, indent=2).encode())
+                # readers of `metadata/` find a table from the first moment on
+                for kind, columns in ((layout.METADATA, ()), (layout.FAILURES, _ERROR_NAMES)):
+                    schema = [field for field in receipt_schema(extra) if field.name not in _ERROR_NAMES or columns]
+                    empty = pa.schema(schema).empty_table()
+                    self._folder.write(layout.part(kind, self._run_id, self._next_number(kind)), _parquet_bytes(empty))
+            except OSError as error:
+                raise UserError(f"output {self._folder.url}: cannot be written: {one_line(error)}") from error
+            return extra
+        content = json.loads(stored)
+        if content["format_version"] > FORMAT_VERSION:
+            raise UserError(
+                f"output {self._folder.url}: its format {content['format_version']} is newer than this rendermill's "
+                f"{FORMAT_VERSION}; upgrade rendermill"
+            )
+        first = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
+        for field in extra:
+            if field.name not in first.names or first.field(field.name).type != field.type:
+                had = first.field(field.name).type if field.name in first.names else "absent"
+                raise UserError(
+                    f"manifest: column `{field.name}` is {field.type}, but {had} in the first run of output "
+                    f"{self._folder.url}; the extra columns of an output stay as they began"
+                )
+        return first
+
+    def _load_index(self, kind: str) -> None:
+        names = [name for name in self._folder.names(kind) if name.endswith(".parquet") and "/part-" in name]
+        with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
+            tables = list(threads.map(self._read_identities, names))
+        self._part_names[kind] = names
+        indexed = [_index_entries(table, number) for number, table in enumerate(tables)]
+        self._index[kind] = pa.concat_tables([_PART_INDEX.empty_table(), *indexed]).combine_chunks()
+
+    def _read_identities(self, name: str) -> pa.Table:
+        with self._folder.open(name) as file:
+            return pq.read_table(file, columns=["id", "sample_index", "request_hash"])
+
+    def _recover_pending(self) -> None:
+        """Roll up what a run that died left in `_pending/`."""
+        for name in self._folder.names(layout.PENDING):
+            with self._folder.open(name) as file:
+                receipts = pq.read_table(file).cast(self._schema)
+            hashes = _hashes(receipts)
+            known = pc.or_(pc.is_in(hashes, self.finished), pc.is_in(hashes, self.failed))
+            self._pending.append(receipts.filter(pc.invert(known)))
+            self._pending_files.append(name)
+        self.roll_up()
+
+    def _replace(self, kind: str, rows: pa.Table) -> list[str]:
+        """Write rows into parts, each in the place of its item's older row; returns the replaced rows' media."""
+        index = self._index[kind]
+        keys = _keys(rows)
+        replaced_parts = index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist()
+        replaced_media: list[str] = []
+        remaining = rows.append_column("_key", keys)
+        for number in replaced_parts:
+            old = self._read_part(kind, number)
+            old_keys = _keys(old)
+            stays = pc.invert(pc.is_in(old_keys, keys))
+            arrives = pc.is_in(remaining["_key"], old_keys)
+            arrivals = remaining.filter(arrives).drop_columns(["_key"])
+            if "error_type" not in rows.column_names:
+                replaced_media += _media_without(old.filter(pc.invert(stays)), arrivals)
+            self._write_part(kind, number, pa.concat_tables([old.filter(stays), arrivals]))
+            remaining = remaining.filter(pc.invert(arrives))
+        if remaining.num_rows:
+            self._write_part(kind, None, remaining.drop_columns(["_key"]))
+        return replaced_media
+
+    def _forget_failures(self, records: pa.Table) -> None:
+        """Take items that now have a record out of `failures/`."""
+        index, keys = self._index[layout.FAILURES], _keys(records)
+        for number in index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist():
+            old = self._read_part(layout.FAILURES, number)
+            self._write_part(layout.FAILURES, number, old.filter(pc.invert(pc.is_in(_keys(old), keys))))
+
+    def _read_part(self, kind: str, number: int) -> pa.Table:
+        with self._folder.open(self._part_names[kind][number]) as file:
+            return pq.read_table(file)
+
+    def _write_part(self, kind: str, number: int | None, rows: pa.Table) -> None:
+        names = self._part_names[kind]
+        if number is None:
+            number = len(names)
+            names.append(layout.part(kind, self._run_id, self._next_number(kind)))
+        self._folder.write(names[number], _parquet_bytes(rows))
+        others = self._index[kind].filter(pc.not_equal(self._index[kind]["part"], number))
+        self._index[kind] = pa.concat_tables([others, _index_entries(rows, number)])
+
+    def _next_number(self, kind: str) -> int:
+        number = self._num_files[kind]
+        self._num_files[kind] += 1
+        return number
+
+
+_ERROR_NAMES = tuple(column.name for column in ERROR_COLUMNS)
+
+
+def _keys(table: pa.Table) -> pa.Array:
+    pairs = zip(table["id"].to_pylist(), table["sample_index"].to_pylist(), strict=True)
+    return pa.array([item_key(item_id, sample_index) for item_id, sample_index in pairs], _HASH)
+
+
+def _hashes(table: pa.Table) -> pa.Array:
+    return pa.array([bytes.fromhex(text) for text in table["request_hash"].to_pylist()], _HASH)
+
+
+def _index_entries(table: pa.Table, part: int) -> pa.Table:
+    part_column = pa.array(np.full(table.num_rows, part, np.int32))
+    return pa.table([_keys(table), _hashes(table), part_column], schema=_PART_INDEX)
+
+
+def _media_without(old: pa.Table, new: pa.Table) -> list[str]:
+    kept = set(new["path"].to_pylist())
+    return [path for path in old["path"].to_pylist() if path not in kept]
+
+
+def _parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    buffer: Any = sink.getvalue()
+    return bytes(buffer)

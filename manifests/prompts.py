@@ -1,0 +1,277 @@
+"""Reads manifests: finds the files, streams their rows with file and row number, validates each row."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import identity
+from manifests.errors import UserError, one_line
+from manifests.schema import MANIFEST_COLUMNS, RESERVED_NAMES, ModelContract, Request
+from manifests.storage import open_filesystem
+
+MAX_SEED = 2**63 - 1
+_MANIFEST_NAMES = frozenset(column.name for column in MANIFEST_COLUMNS)
+_NUM_FOOTER_THREADS = 32
+_NUM_ROWS_PER_READ = 8192
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group of a manifest file: the unit in which tasks read."""
+
+    file: str
+    index: int
+    first_row: int
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest holds, from its files' footers alone.
+
+    Attributes:
+        row_groups: in the order of files and rows.
+        extra: the user's own columns, in name order, with their types.
+        unreadable: files that are no manifest, with the reason.
+    """
+
+    row_groups: list[RowGroup]
+    extra: pa.Schema
+    unreadable: dict[str, str]
+
+
+class RowProblem(Exception):
+    """Why one row cannot be drawn, in words."""
+
+
+def open_manifest(url: str) -> Manifest:
+    """Read the footers of every Parquet file of a manifest.
+
+    Args:
+        url: a file, a folder (searched for `*.parquet` at any depth) or a glob; any fsspec URL.
+
+    Raises:
+        UserError: nothing there, no readable file, or extra columns that no record could carry.
+    """
+    filesystem, path = open_filesystem(url)
+    try:
+        if any(character in path for character in "*?["):
+            files = sorted(filesystem.glob(path))
+        elif filesystem.isdir(path):
+            files = sorted(filesystem.glob(f"{path.rstrip('/')}/**/*.parquet"))
+        else:
+            files = [path] if filesystem.exists(path) else []
+    except OSError as error:
+        raise UserError(f"manifest {url}: cannot be read: {one_line(error)}") from error
+    if not files:
+        raise UserError(f"manifest {url}: no such file, folder with *.parquet files, or glob with a match")
+
+    files = [filesystem.unstrip_protocol(file) if "://" in url else str(file) for file in files]
+    with ThreadPoolExecutor(_NUM_FOOTER_THREADS) as threads:
+        footers = list(threads.map(_read_footer, files))
+    unreadable = {file: footer for file, footer in zip(files, footers, strict=True) if isinstance(footer, str)}
+    readable = {file: footer for file, footer in zip(files, footers, strict=True) if not isinstance(footer, str)}
+    if not readable:
+        file, reason = next(iter(unreadable.items()))
+        raise UserError(f"manifest {file}: {reason}")
+
+    row_groups = []
+    for file, footer in readable.items():
+        first_row = 0
+        for index in range(footer.num_row_groups):
+            num_rows = footer.row_group(index).num_rows
+            row_groups.append(RowGroup(file, index, first_row, num_rows))
+            first_row += num_rows
+    if not any(group.num_rows for group in row_groups):
+        raise UserError(f"manifest {url}: it has no rows")
+    extra = _extra_columns({file: footer.schema.to_arrow_schema() for file, footer in readable.items()})
+    return Manifest(row_groups, extra, unreadable)
+
+
+def _read_footer(file: str) -> "pq.FileMetaData | str":
+    filesystem, path = open_filesystem(file)
+    try:
+        with filesystem.open(path, "rb") as opened:
+            metadata = pq.read_metadata(opened)
+    except (pa.ArrowInvalid, OSError) as error:
+        return f"not a readable Parquet file: {one_line(error)}"
+    names = metadata.schema.to_arrow_schema().names
+    if "prompt" not in names:
+        return f"no column `prompt`, which is the one required; it has {', '.join(names)}"
+    return metadata
+
+
+def _extra_columns(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
+    fields: dict[str, pa.Field] = {}
+    for file, schema in schemas.items():
+        for field in schema:
+            if field.name in _MANIFEST_NAMES:
+                continue
+            if field.name in RESERVED_NAMES:
+                raise UserError(
+                    f"manifest {file}: column `{field.name}` is the name of a record's own column; rename it"
+                )
+            carried = pa.field(field.name, _plain_type(field.type))
+            known = fields.setdefault(field.name, carried)
+            if known.type != carried.type:
+                raise UserError(
+                    f"manifest {file}: column `{field.name}` is {carried.type}, but {known.type} in another file of it"
+                )
+    return pa.schema([fields[name] for name in sorted(fields)])
+
+
+def _plain_type(data_type: pa.DataType) -> pa.DataType:
+    return data_type.value_type if pa.types.is_dictionary(data_type) else data_type
+
+
+def read_rows(row_group: RowGroup) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream a row group as (row number in the file, row); holds a few thousand rows at a time."""
+    filesystem, path = open_filesystem(row_group.file)
+    row_number = row_group.first_row
+    with filesystem.open(path, "rb") as opened, pq.ParquetFile(opened) as parquet:
+        for batch in parquet.iter_batches(_NUM_ROWS_PER_READ, row_groups=[row_group.index]):
+            for row in batch.to_pylist():
+                yield row_number, row
+                row_number += 1
+
+
+def row_as_json(row: Mapping[str, Any]) -> str:
+    """A manifest row as it was, for `rejected/`."""
+    return json.dumps(row, ensure_ascii=False, default=str)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A valid row: its requests, one a sample, and what identifies it."""
+
+    id: str
+    content_hash: bytes
+    requests: list[Request]
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowValidator:
+    """Turns manifest rows into items.
+
+    Args:
+        models: the job's models by name.
+        default_model: for rows that name none.
+        job_seed: seeds of samples without a row seed derive from it.
+    """
+
+    models: Mapping[str, ModelContract]
+    default_model: str | None
+    job_seed: int
+
+    def item(self, row: Mapping[str, Any]) -> Item:
+        """The item in a row.
+
+        Raises:
+            RowProblem: the row cannot be drawn; the message says why and what would be right.
+        """
+        given: dict[str, Any] = {
+            "prompt": _text(row, "prompt"),
+            "id": _id(row),
+            "model": _text(row, "model"),
+            "negative_prompt": _text(row, "negative_prompt"),
+            "seed": _whole_number(row, "seed", minimum=0, maximum=MAX_SEED),
+            "num_samples": _whole_number(row, "num_samples", minimum=1, maximum=2**31 - 1),
+            "width": _whole_number(row, "width", minimum=1, maximum=2**31 - 1),
+            "height": _whole_number(row, "height", minimum=1, maximum=2**31 - 1),
+            "num_frames": _whole_number(row, "num_frames", minimum=1, maximum=2**31 - 1),
+            "fps": _number(row, "fps"),
+            "num_inference_steps": _whole_number(row, "num_inference_steps", minimum=1, maximum=2**31 - 1),
+            "guidance_scale": _number(row, "guidance_scale"),
+            "guidance_scale_2": _number(row, "guidance_scale_2"),
+        }
+        extra = {name: value for name, value in row.items() if name not in given}
+        content_hash = identity.content_hash(given | extra)
+        item_id = given.pop("id") or content_hash.hex()
+
+        prompt, seed = given.pop("prompt"), given.pop("seed")
+        if prompt is None or not prompt.strip():
+            raise RowProblem("prompt: empty; every row needs a text to draw")
+        num_samples = given.pop("num_samples") or 1
+        if seed is not None and seed + num_samples - 1 > MAX_SEED:
+            raise RowProblem(f"seed: {seed} with {num_samples} samples would pass 2^63-1, the largest seed")
+        model = self._model(given.pop("model"))
+        contract = self.models[model]
+        # what the row leaves open; whatever still is open then (a second guidance, fps of an image) stays null
+        drawn = dict(contract.defaults) | {name: value for name, value in given.items() if value is not None}
+        drawn["negative_prompt"] = drawn.get("negative_prompt") or None
+        shape: dict[str, Any] = {name: drawn.get(name) for name in given}
+        problem = contract.rules.problem(**{name: shape[name] for name in shape if name != "guidance_scale"})
+        if problem:
+            raise RowProblem(problem)
+
+        requests = []
+        for sample_index in range(num_samples):
+            request = Request(
+                id=item_id,
+                sample_index=sample_index,
+                model=model,
+                prompt=prompt,
+                seed=identity.sample_seed(self.job_seed, item_id, sample_index, seed),
+                **shape,
+            )
+            fields = request.as_row()
+            del fields["request_hash"]
+            requests.append(replace(request, request_hash=identity.request_hash(fields, contract.settings_hash)))
+        return Item(item_id, content_hash, requests, extra)
+
+    def _model(self, name: str | None) -> str:
+        name = name or self.default_model
+        if name is None:
+            raise RowProblem("model: none named, and the job file has no default_model")
+        if name not in self.models:
+            raise RowProblem(f"model: {name!r} is not in the job file, which has {', '.join(sorted(self.models))}")
+        return name
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise RowProblem(f"{name}: expected text, got {value!r} ({type(value).__name__})")
+
+
+def _id(row: Mapping[str, Any]) -> str | None:
+    value = row.get("id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(row, "id") or None
+
+
+def _whole_number(row: Mapping[str, Any], name: str, minimum: int, maximum: int) -> int | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) > 2**53:
+            raise RowProblem(f"{name}: {value!r} is too large to be exact in a floating-point column; use int64")
+        value = int(value)  # pandas writes a whole-number column with nulls as floats
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RowProblem(f"{name}: expected a whole number, got {value!r} ({type(value).__name__})")
+    if not minimum <= value <= maximum:
+        limit = re.sub(r"^9223372036854775807$", "2^63-1", str(maximum))
+        raise RowProblem(f"{name}: {value} is outside {minimum} … {limit}")
+    return value
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise RowProblem(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
+    if not math.isfinite(value):
+        raise RowProblem(f"{name}: {value} is not a finite number")
+    return float(value)

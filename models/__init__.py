@@ -1,0 +1,1 @@
+"""diffusers pipelines behind one small interface. No Ray, no storage."""

@@ -1,0 +1,211 @@
+"""Sana and Sana Sprint, text to image: `diffusers.SanaPipeline` and `SanaSprintPipeline`.
+
+Both loops are the stock pipelines' `__call__` (diffusers/pipelines/sana), item for item: guidance and noise per item,
+forward passes of a fixed size in strict mode, no resolution binning.
+"""
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import SanaPipeline
+
+from models.base import Model, Rendered, RenderRequest, Settings
+from models.stages import (
+    TEXT_ENCODER_REFERENCE_BATCH,
+    compile_blocks,
+    encode_unique,
+    generators,
+    in_batches,
+    load_pipeline,
+    noise,
+    per_item,
+    to_uint8,
+)
+
+
+class PromptEmbeddings(NamedTuple):
+    """One prompt's embeddings (1, tokens, channels) and attention masks (1, tokens); negative ones with guidance."""
+
+    prompt: torch.Tensor
+    prompt_mask: torch.Tensor
+    negative: torch.Tensor | None = None
+    negative_mask: torch.Tensor | None = None
+
+
+class Sana(Model):
+    """`SanaPipeline`: 20 steps, classifier-free guidance with negative prompts."""
+
+    def __init__(self, folder: Path, settings: Settings, device: str) -> None:
+        self._pipeline = load_pipeline(folder, settings, device)
+        self._device: torch.device = self._pipeline._execution_device
+        self._reference_batch = settings.reference_batch
+        self._text_batch = TEXT_ENCODER_REFERENCE_BATCH if settings.reference_batch else None
+        stock = inspect.signature(SanaPipeline.__call__).parameters
+        names = ("max_sequence_length", "complex_human_instruction", "clean_caption")
+        self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
+        if settings.compile:
+            compile_blocks(self._pipeline.transformer.transformer_blocks)
+
+    @property
+    def scheduler_name(self) -> str:
+        return type(self._pipeline.scheduler).__name__
+
+    @torch.no_grad()
+    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+        positive = self._encode([request.prompt for request in requests], **self._arguments)
+        # the complex human instruction precedes prompts only, as in the stock pipeline
+        negative = self._encode(
+            [request.negative_prompt or "" for request in requests],
+            **self._arguments | {"complex_human_instruction": None},
+        )
+        return [PromptEmbeddings(*ours, *theirs) for ours, theirs in zip(positive, negative, strict=True)]
+
+    def _encode(self, prompts: list[str], **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
+        pipeline = self._pipeline
+        max_length = arguments["max_sequence_length"]
+        # https://huggingface.co/papers/2410.10629, section 3.1: the first token and the last of the prompt's
+        kept = [0, *range(-max_length + 1, 0)] if arguments["complex_human_instruction"] else slice(None)
+
+        def encode(batch: list[str]) -> tuple[torch.Tensor, ...]:
+            embeds, mask = pipeline._get_gemma_prompt_embeds(
+                prompt=batch, device=self._device, dtype=pipeline.text_encoder.dtype, **arguments
+            )
+            return embeds[:, kept], mask[:, kept]
+
+        return encode_unique(encode, self._text_batch, prompts)
+
+    @torch.no_grad()
+    def render(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> Rendered:
+        return self._decode(self._denoise(requests, embeddings))
+
+    def _denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+        """Final latents, float32, (items, channels, height / factor, width / factor)."""
+        transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
+        has_guidance = requests[0].guidance_scale > 1.0
+        guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
+        stacked = [self._stacked(item, has_guidance) for item in embeddings]
+        embeds, mask = (torch.cat(column) for column in zip(*stacked, strict=True))
+        scheduler.set_timesteps(requests[0].num_inference_steps, device=self._device)
+        item_generators = generators(requests)
+        latents = self._initial_latents(requests, item_generators)
+        step_arguments = {}
+        if "generator" in inspect.signature(scheduler.step).parameters:
+            step_arguments["generator"] = item_generators
+
+        for timestep in scheduler.timesteps:
+            predict = partial(self._predict, timestep)
+            prediction = in_batches(predict, self._reference_batch, latents, embeds, mask)
+            if has_guidance:
+                unconditional, conditional = prediction.unbind(1)
+                prediction = unconditional + guidance_scale * (conditional - unconditional)
+            else:
+                prediction = prediction[:, 0]
+            if transformer.config.out_channels // 2 == latents.shape[1]:
+                prediction = prediction.chunk(2, dim=1)[0]  # the other half is a learned variance
+            latents = scheduler.step(prediction, timestep, latents, **step_arguments, return_dict=False)[0]
+        return latents
+
+    def _predict(
+        self, timestep: torch.Tensor, latents: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The denoiser's output, float32, (items, halves, channels, …), from embeddings (items, halves, …)."""
+        transformer = self._pipeline.transformer
+        num_halves = embeds.shape[1]
+        # (halves * items, …), negative prompts first, as the stock pipeline lays them out
+        model_input = torch.cat([latents] * num_halves)
+        prediction = transformer(
+            model_input.to(transformer.dtype),
+            encoder_hidden_states=embeds.transpose(0, 1).flatten(0, 1).to(transformer.dtype),
+            encoder_attention_mask=mask.transpose(0, 1).flatten(0, 1),
+            timestep=timestep.expand(model_input.shape[0]) * transformer.config.timestep_scale,
+            return_dict=False,
+        )[0]
+        return prediction.float().unflatten(0, (num_halves, -1)).transpose(0, 1)
+
+    @staticmethod
+    def _stacked(item: PromptEmbeddings, has_guidance: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings and masks as (1, halves, …): with guidance the negative prompt's half, then the prompt's."""
+        if not has_guidance or item.negative is None or item.negative_mask is None:
+            return item.prompt[:, None], item.prompt_mask[:, None]
+        return torch.stack([item.negative, item.prompt], 1), torch.stack([item.negative_mask, item.prompt_mask], 1)
+
+    def _initial_latents(
+        self, requests: Sequence[RenderRequest], item_generators: list[torch.Generator]
+    ) -> torch.Tensor:
+        factor, channels = self._pipeline.vae_scale_factor, self._pipeline.transformer.config.in_channels
+        return noise(
+            (channels, requests[0].height // factor, requests[0].width // factor), item_generators, self._device
+        )
+
+    def _decode(self, latents: torch.Tensor) -> Rendered:
+        vae = self._pipeline.vae
+
+        def decode(batch: torch.Tensor) -> torch.Tensor:
+            return vae.decode(batch / vae.config.scaling_factor, return_dict=False)[0]
+
+        images = in_batches(decode, self._reference_batch, latents.to(vae.dtype))
+        return to_uint8(images[:, :, None])
+
+
+class SanaSprint(Sana):
+    """`SanaSprintPipeline`: 1–4 steps, guidance embedded in the model, noise between steps."""
+
+    @torch.no_grad()
+    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+        encoded = self._encode([request.prompt for request in requests], **self._arguments)
+        return [PromptEmbeddings(*tensors) for tensors in encoded]
+
+    def _denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+        transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
+        sigma_data = scheduler.config.sigma_data
+        num_inference_steps = requests[0].num_inference_steps
+        embeds = torch.cat([item.prompt for item in embeddings])
+        mask = torch.cat([item.prompt_mask for item in embeddings])
+        guidance = per_item([request.guidance_scale for request in requests], 1, self._device).to(embeds.dtype)
+        guidance = guidance * transformer.config.guidance_embeds_scale
+        scheduler.set_timesteps(
+            num_inference_steps,
+            device=self._device,
+            intermediate_timesteps=1.3 if num_inference_steps == 2 else None,  # the stock pipeline's default
+        )
+        scheduler.set_begin_index(0)
+        item_generators = generators(requests)
+        latents = self._initial_latents(requests, item_generators) * sigma_data
+
+        for timestep in scheduler.timesteps[:-1]:
+            predict = partial(self._predict_trigflow, timestep)
+            prediction = in_batches(predict, self._reference_batch, latents, embeds, mask, guidance)
+            latents, denoised = scheduler.step(
+                prediction, timestep, latents, generator=item_generators, return_dict=False
+            )
+        return denoised / sigma_data
+
+    def _predict_trigflow(
+        self,
+        timestep: torch.Tensor,
+        latents: torch.Tensor,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        guidance: torch.Tensor,
+    ) -> torch.Tensor:
+        """The denoiser's output turned from flow matching to TrigFlow (https://huggingface.co/papers/2503.09641)."""
+        transformer, sigma_data = self._pipeline.transformer, self._pipeline.scheduler.config.sigma_data
+        angle = timestep.expand(latents.shape[0])
+        time = torch.sin(angle) / (torch.cos(angle) + torch.sin(angle))
+        time_4d = time.view(-1, 1, 1, 1)
+        scale = torch.sqrt(time_4d**2 + (1 - time_4d) ** 2)
+        model_input = latents / sigma_data * scale
+        prediction = transformer(
+            model_input.to(transformer.dtype),
+            encoder_hidden_states=embeds.to(transformer.dtype),
+            encoder_attention_mask=mask,
+            guidance=guidance,
+            timestep=time,
+            return_dict=False,
+        )[0]
+        prediction = (1 - 2 * time_4d) * model_input + (1 - 2 * time_4d + 2 * time_4d**2) * prediction
+        return (prediction / scale).float() * sigma_data

@@ -1,0 +1,148 @@
+"""Wan 2.1 and 2.2, text to video: `diffusers.WanPipeline`, with one expert or a high-noise and a low-noise one.
+
+The loop is the stock pipeline's `__call__` (diffusers/pipelines/wan/pipeline_wan.py), item for item.
+"""
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from diffusers import WanPipeline
+
+from models.base import Model, Rendered, RenderRequest, Settings
+from models.stages import (
+    TEXT_ENCODER_REFERENCE_BATCH,
+    compile_blocks,
+    encode_unique,
+    generators,
+    in_batches,
+    load_pipeline,
+    noise,
+    per_item,
+    to_uint8,
+)
+
+
+class PromptEmbeddings(NamedTuple):
+    """One prompt's and its negative prompt's embeddings, (1, tokens, channels) each."""
+
+    prompt: torch.Tensor
+    negative: torch.Tensor
+
+
+class Wan(Model):
+    """`WanPipeline`; the high-noise expert draws the timesteps from `boundary_ratio` up, the low-noise one the rest."""
+
+    def __init__(self, folder: Path, settings: Settings, device: str) -> None:
+        self._pipeline = load_pipeline(folder, settings, device)
+        self._device: torch.device = self._pipeline._execution_device
+        self._reference_batch = settings.reference_batch
+        self._text_batch = TEXT_ENCODER_REFERENCE_BATCH if settings.reference_batch else None
+        stock = inspect.signature(WanPipeline.__call__).parameters["max_sequence_length"].default
+        self._max_sequence_length = settings.pipeline_arguments.get("max_sequence_length", stock)
+        self._experts = [self._pipeline.transformer, self._pipeline.transformer_2]
+        if settings.compile:
+            for expert in filter(None, self._experts):
+                compile_blocks(expert.blocks)
+
+    @property
+    def scheduler_name(self) -> str:
+        return type(self._pipeline.scheduler).__name__
+
+    @torch.no_grad()
+    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+        def encode(batch: list[str]) -> tuple[torch.Tensor, ...]:
+            return (
+                self._pipeline._get_t5_prompt_embeds(
+                    prompt=batch, max_sequence_length=self._max_sequence_length, device=self._device
+                ),
+            )
+
+        prompts = [request.prompt for request in requests]
+        negative_prompts = [request.negative_prompt or "" for request in requests]
+        encoded = [embeds for (embeds,) in encode_unique(encode, self._text_batch, prompts + negative_prompts)]
+        return [PromptEmbeddings(*pair) for pair in zip(encoded[: len(prompts)], encoded[len(prompts) :], strict=True)]
+
+    @torch.no_grad()
+    def render(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> Rendered:
+        return self._decode(self._denoise(requests, embeddings))
+
+    def _denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+        """Final latents, float32, (items, channels, latent frames, height / factor, width / factor)."""
+        pipeline, scheduler = self._pipeline, self._pipeline.scheduler
+        any_expert = self._experts[0] or self._experts[1]
+        dtype = any_expert.dtype
+        has_guidance = requests[0].guidance_scale > 1.0
+        high_guidance = per_item([request.guidance_scale for request in requests], 5, self._device)
+        low_guidance = per_item(
+            [
+                request.guidance_scale if request.guidance_scale_2 is None else request.guidance_scale_2
+                for request in requests
+            ],
+            5,
+            self._device,
+        )
+        prompt_embeds = torch.cat([item.prompt for item in embeddings]).to(dtype)
+        negative_embeds = torch.cat([item.negative for item in embeddings]).to(dtype)
+        scheduler.set_timesteps(requests[0].num_inference_steps, device=self._device)
+        scheduler.set_begin_index(0)
+        latents = noise(
+            (
+                any_expert.config.in_channels,
+                (requests[0].num_frames - 1) // pipeline.vae_scale_factor_temporal + 1,
+                requests[0].height // pipeline.vae_scale_factor_spatial,
+                requests[0].width // pipeline.vae_scale_factor_spatial,
+            ),
+            generators(requests),
+            self._device,
+        )
+        boundary_ratio = pipeline.config.boundary_ratio
+        boundary = None if boundary_ratio is None else boundary_ratio * scheduler.config.num_train_timesteps
+
+        for timestep in scheduler.timesteps:
+            is_high_noise = boundary is None or timestep >= boundary
+            expert = self._experts[0] if is_high_noise else self._experts[1]
+            guidance_scale = high_guidance if is_high_noise else low_guidance
+            predict = partial(self._predict, expert, timestep)
+            model_input = latents.to(dtype)
+            prediction = in_batches(predict, self._reference_batch, model_input, prompt_embeds)
+            if has_guidance:
+                unconditional = in_batches(predict, self._reference_batch, model_input, negative_embeds)
+                # a product of bf16 with a Python number is computed in float32 and rounded once: so here
+                difference = (guidance_scale * (prediction - unconditional).float()).to(prediction.dtype)
+                prediction = unconditional + difference
+            latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        return latents
+
+    def _predict(
+        self, expert: torch.nn.Module, timestep: torch.Tensor, latents: torch.Tensor, embeds: torch.Tensor
+    ) -> torch.Tensor:
+        return expert(
+            hidden_states=latents,
+            timestep=self._expert_timestep(timestep, latents),
+            encoder_hidden_states=embeds,
+            return_dict=False,
+        )[0]
+
+    def _expert_timestep(self, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """A timestep an item, or one a token for Wan 2.2 TI2V-5B (`expand_timesteps`)."""
+        if not self._pipeline.config.expand_timesteps:
+            return timestep.expand(latents.shape[0])
+        num_tokens = latents[0, 0, :, ::2, ::2].numel()
+        return timestep.float().expand(latents.shape[0], num_tokens)
+
+    def _decode(self, latents: torch.Tensor) -> Rendered:
+        vae = self._pipeline.vae
+        latents = latents.to(vae.dtype)
+        mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
+        # stock multiplies by the deviation as a division by its inverse, rounded to the latents' dtype
+        inverse_deviation = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
+        latents = latents / inverse_deviation + mean
+
+        def decode(batch: torch.Tensor) -> torch.Tensor:
+            return vae.decode(batch, return_dict=False)[0]
+
+        return to_uint8(in_batches(decode, self._reference_batch, latents))

@@ -1,0 +1,119 @@
+"""Each family's loop against the stock pipeline's `__call__`, bit for bit, and against itself in other batches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from manifests.schema import Request
+from models import registry
+from models.base import Model, Settings
+
+FAMILIES = {
+    "SanaPipeline": ("sana-tiny", {"num_inference_steps": 4}),
+    "SanaSprintPipeline": ("sana-sprint-tiny", {"num_inference_steps": 2}),
+    "WanPipeline": ("wan-tiny", {"num_inference_steps": 4, "num_frames": 5, "fps": 16.0}),
+}
+
+
+def request_for(prompt: str, seed: int, **fields: object) -> Request:
+    request = Request("id", 0, "model", prompt, None, seed, 64, 32, 1, None, 4, 4.5, None)
+    return replace(request, **fields)
+
+
+def load(checkpoints: Path, family: str, dtype: str, **settings: object) -> Model:
+    folder = checkpoints / FAMILIES[family][0]
+    given = {"dtype": {"default": dtype}, "compile": False, "reference_batch": None} | settings
+    return registry.load(family, folder, Settings(**given), "cpu")
+
+
+def draw(model: Model, requests: list[Request]) -> np.ndarray:
+    return model.render(requests, model.encode(requests)).frames.numpy()
+
+
+def stock(checkpoints: Path, family: str, dtype: str, request: Request, **arguments: object) -> np.ndarray:
+    pipeline = DiffusionPipeline.from_pretrained(
+        checkpoints / FAMILIES[family][0], dtype=getattr(torch, dtype), local_files_only=True
+    )
+    arguments |= {
+        "prompt": request.prompt,
+        "height": request.height,
+        "width": request.width,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "generator": torch.Generator("cpu").manual_seed(request.seed),
+        "output_type": "pil",
+    }
+    if request.negative_prompt is not None:
+        arguments["negative_prompt"] = request.negative_prompt
+    if family == "WanPipeline":
+        arguments |= {"num_frames": request.num_frames, "guidance_scale_2": request.guidance_scale_2}
+        return np.stack([np.asarray(frame) for frame in pipeline(**arguments).frames[0]])
+    arguments["use_resolution_binning"] = False
+    if family == "SanaSprintPipeline" and request.num_inference_steps != 2:
+        arguments["intermediate_timesteps"] = None
+    return np.asarray(pipeline(**arguments).images[0])[None]
+
+
+CASES = [
+    ("SanaPipeline", {}),
+    ("SanaPipeline", {"negative_prompt": "blurry", "guidance_scale": 7.3}),
+    ("SanaPipeline", {"guidance_scale": 1.0}),
+    ("SanaSprintPipeline", {}),
+    ("SanaSprintPipeline", {"num_inference_steps": 1}),
+    ("SanaSprintPipeline", {"num_inference_steps": 3, "guidance_scale": 2.2}),
+    ("WanPipeline", {}),
+    ("WanPipeline", {"negative_prompt": "static, &amp;lt; blurry", "guidance_scale": 5.3, "guidance_scale_2": 3.1}),
+    ("WanPipeline", {"guidance_scale": 1.0}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("family", "fields"), CASES)
+def test_loop_equals_the_stock_pipeline(checkpoints: Path, family: str, fields: dict[str, object], dtype: str) -> None:
+    request = request_for("a “red” cat\u00a0on a mat", seed=11, **FAMILIES[family][1] | fields)
+    ours = draw(load(checkpoints, family, dtype), [request])[0]
+    theirs = stock(checkpoints, family, dtype, request)
+    assert ours.std() > 1, "the tiny checkpoint should draw something"
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pipeline_arguments_and_scheduler_settings_reach_the_pipeline(checkpoints: Path, family: str) -> None:
+    request = request_for("a cat", seed=3, **FAMILIES[family][1])
+    plain = draw(load(checkpoints, family, "float32"), [request])[0]
+    arguments = {"max_sequence_length": 16}
+    if family != "WanPipeline":
+        arguments["complex_human_instruction"] = None
+    changed = draw(load(checkpoints, family, "float32", pipeline_arguments=arguments), [request])[0]
+    np.testing.assert_array_equal(changed, stock(checkpoints, family, "float32", request, **arguments))
+    assert not np.array_equal(plain, changed)
+    if family != "SanaSprintPipeline":
+        shifted = draw(load(checkpoints, family, "float32", scheduler={"flow_shift": 9.0}), [request])[0]
+        assert not np.array_equal(plain, shifted)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_item_does_not_depend_on_its_batch(checkpoints: Path, family: str, dtype: str) -> None:
+    model = load(checkpoints, family, dtype, reference_batch=2)
+    requests = [
+        request_for(f"prompt {seed}", seed, guidance_scale=2.0 + seed, **FAMILIES[family][1]) for seed in range(5)
+    ]
+    together = draw(model, requests)
+    for request, frames in zip(requests, together, strict=True):
+        np.testing.assert_array_equal(draw(model, [request])[0], frames)
+    np.testing.assert_array_equal(draw(model, requests[::-1])[::-1], together)
+    assert not np.array_equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_render_of_nan_is_reported(checkpoints: Path, family: str) -> None:
+    model = load(checkpoints, family, "float32")
+    good, bad = (request_for("a cat", seed, **FAMILIES[family][1]) for seed in (1, 2))
+    embeddings = model.encode([good, bad])
+    broken = embeddings[1]._replace(prompt=torch.full_like(embeddings[1].prompt, float("nan")))
+    assert model.render([good, bad], [embeddings[0], broken]).is_finite.tolist() == [True, False]
