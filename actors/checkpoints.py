@@ -15,7 +15,6 @@ from typing import Any
 
 from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from manifests.errors import UserError, one_line
 from manifests.identity import blake2b_128
@@ -103,7 +102,9 @@ def fetch(checkpoint: Checkpoint) -> Path:
 def _describe_hub(source: str, revision: str | None) -> Checkpoint:
     try:
         info = HfApi().model_info(source, revision=revision, files_metadata=True)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (
+        Exception
+    ) as error:  # the client lets its HTTP library's errors through, and which that is differs by version
         raise UserError(
             f"checkpoint {source}: no such folder, and the Hub has no such model or cannot be reached: "
             f"{one_line(error, max_length=160)}"

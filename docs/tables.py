@@ -1,4 +1,4 @@
-"""Writes the tables of docs/*.md from the code that defines them; `--check` only says whether they are as they should be.
+"""Writes the tables of docs/*.md from the code that defines them; with `--check` only says whether they are up to date.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
 """
@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from jobs.config import Defaults, Job, ModelConfig, Pool  # noqa: E402
-from manifests.schema import ERROR_COLUMNS, MANIFEST_COLUMNS, RECORD_COLUMNS, REJECTED_COLUMNS, Column  # noqa: E402
+from jobs.config import Defaults, Job, ModelConfig, Pool
+from manifests.schema import ERROR_COLUMNS, MANIFEST_COLUMNS, RECORD_COLUMNS, REJECTED_COLUMNS, Column
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ray
 
 from jobs.config import Job, Pool
-from manifests.errors import UserError
+from manifests.errors import UserError, one_line
 from manifests.storage import is_local
 
 TASK_NUM_CPUS = 0.25
@@ -30,8 +30,13 @@ class Cluster:
 
 def connect() -> Cluster:
     """Join the cluster this process is on (`RAY_ADDRESS`, or one started on this machine), else start a local one."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(log_to_driver=False, logging_level=logging.WARNING, namespace="rendermill", runtime_env=_runtime_env())
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=_runtime_env())
+    except ConnectionError as error:
+        raise UserError(
+            f"{one_line(error)}; is it running, and RAY_ADDRESS right? A cluster with a token also needs "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here"
+        ) from error
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False

@@ -1,10 +1,23 @@
-"""Shared by all tests: the tiny checkpoints, built once."""
+"""Shared by all tests: the tiny checkpoints, one Ray cluster, and a way to run the command line."""
 
+import contextlib
+import os
+import secrets
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,3 +28,135 @@ def checkpoints() -> Path:
     folder = ROOT / "checkpoints"
     subprocess.run([sys.executable, folder / "build_tiny.py", folder], check=True)
     return folder
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def end_process_tree(process: subprocess.Popen[Any]) -> None:
+    """Kill a process of ours and all that it started: Ray's own way of stopping takes half a minute."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(started)
+    process.wait()
+
+
+@dataclass
+class Cluster:
+    """A Ray head that was started as users start one."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One Ray cluster of one node for the whole session, with Ray's token authentication."""
+    port, dashboard_port = free_port(), free_port()
+    # Ray's sockets lie in its temporary folder, and their paths must be short
+    folder = Path(tempfile.mkdtemp(prefix="rm-"))
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = ["ray", "start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true"]
+    command += [f"--port={port}", f"--dashboard-port={dashboard_port}", f"--temp-dir={folder}"]
+    with (folder / "head.log").open("w+") as log:
+        head = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+        )
+        try:
+            address = f"127.0.0.1:{port}"
+            wait = ["ray", "health-check", f"--address={address}"]
+            for _ in range(60):
+                assert head.poll() is None, (folder / "head.log").read_text()
+                if subprocess.run(wait, env=environment, capture_output=True).returncode == 0:
+                    break
+            yield Cluster(address, f"http://127.0.0.1:{dashboard_port}", environment | {"RAY_ADDRESS": address})
+        finally:
+            end_process_tree(head)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Finished:
+    """What a run of the command line gave."""
+
+    status: int
+    out: str
+    error: str
+
+
+@dataclass
+class Rendermill:
+    """Runs the command line in a folder of its own."""
+
+    folder: Path
+    checkpoints: Path
+    environment: Mapping[str, str]
+    models: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out"
+
+    def manifest(self, rows: Sequence[Mapping[str, Any]] | pa.Table, name: str = "prompts.parquet") -> Path:
+        """Write a manifest; `write_job` reads this one unless told otherwise."""
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, self.folder / name)
+        return self.folder / name
+
+    def model(self, name: str, checkpoint: str, **settings: Any) -> None:
+        """Add a model with small defaults to the job."""
+        defaults = {"width": 64, "height": 32, "num_inference_steps": 2} | settings.pop("defaults", {})
+        if checkpoint == "wan-tiny":
+            defaults.setdefault("num_frames", 5)
+        self.models[name] = {
+            "checkpoint": str(self.checkpoints / checkpoint),
+            "dtype": "float32",
+            "defaults": defaults,
+            "pool": {"max_actors": 1, "num_cpus": 0.2, "num_gpus": 0} | settings.pop("pool", {}),
+        } | settings
+
+    def write_job(self, **keys: Any) -> Path:
+        job = {
+            "seed": 7,
+            "manifest": str(self.folder / "prompts.parquet"),
+            "output": str(self.output),
+            "models": self.models,
+        }
+        path = self.folder / "job.yaml"
+        path.write_text(yaml.safe_dump(job | keys))
+        return path
+
+    def run(self, *arguments: str | Path, **environment: str) -> Finished:
+        finished = subprocess.run(
+            [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+            cwd=ROOT,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Finished(finished.returncode, finished.stdout, finished.stderr)
+
+    def generate(self, *overrides: str, **keys: Any) -> Finished:
+        return self.run("generate", self.write_job(**keys), *overrides)
+
+    def table(self, name: str, output: Path | None = None) -> list[dict[str, Any]]:
+        return pq.read_table((output or self.output) / name).to_pylist()
+
+
+@pytest.fixture
+def rendermill(tmp_path: Path, checkpoints: Path, cluster: Cluster) -> Rendermill:
+    return Rendermill(tmp_path, checkpoints, cluster.environment)

@@ -1,0 +1,273 @@
+"""The main job through the command line, on a real Ray cluster with real (tiny) checkpoints."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Cluster, Finished, Rendermill
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from manifests.schema import RECORD_COLUMNS, arrow_schema
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "a cat", "id": "cat", "model": "sana", "category": "animals"},
+    {"prompt": "a dog", "id": "../dog/ü", "model": "sana", "seed": 5, "num_samples": 3, "width": 32},
+    {"prompt": "a dog", "model": "sana", "negative_prompt": "blurry", "guidance_scale": 7.5, "score": 0.5},
+    {"prompt": "a dog", "model": "sana", "negative_prompt": "blurry", "guidance_scale": 7.5, "score": 0.5},
+    {"prompt": "a bird", "model": "sprint", "num_inference_steps": 1},
+    {"prompt": "a fish", "id": "fish", "model": "wan", "fps": 23.976, "num_frames": 9, "guidance_scale_2": 2.0},
+    {"prompt": "夜の街 \x1b[31m", "model": "wan"},
+]
+
+
+@pytest.fixture(scope="module")
+def first_run(
+    tmp_path_factory: pytest.TempPathFactory, checkpoints: Path, cluster: Cluster
+) -> Iterator[tuple[Rendermill, Finished]]:
+    """One job over three models, run once; tests that only look share it."""
+    rendermill = Rendermill(tmp_path_factory.mktemp("first"), checkpoints, cluster.environment)
+    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sprint", "sana-sprint-tiny", format="webp")
+    rendermill.model("wan", "wan-tiny")
+    rendermill.manifest(ROWS)
+    yield rendermill, rendermill.generate()
+
+
+def test_every_item_has_a_record_and_a_file(first_run: tuple[Rendermill, Finished]) -> None:
+    rendermill, finished = first_run
+    assert finished.status == 0, finished
+    assert finished.error == ""
+    assert "8 items finished, 0 failed, 0 rejected" in finished.out
+    table = pq.read_table(rendermill.output / "metadata")
+    extra = pa.schema([("category", pa.string()), ("score", pa.float64())])
+    assert table.schema.equals(arrow_schema(RECORD_COLUMNS, extra))
+    records = table.to_pylist()
+    assert len({(record["id"], record["sample_index"]) for record in records}) == len(records) == 8
+    media = {str(path.relative_to(rendermill.output)) for path in (rendermill.output / "media").rglob("*.*")}
+    assert media == {record["path"] for record in records}
+    for record in records:
+        data = (rendermill.output / record["path"]).read_bytes()
+        assert len(data) == record["bytes"]
+        assert hashlib.sha256(data).hexdigest() == record["sha256"]
+        assert record["run_id"] == json.loads(next((rendermill.output / "runs").iterdir()).read_text())["run_id"]
+        assert json.loads(record["environment"])["torch"]
+
+
+def test_records_say_what_was_asked(first_run: tuple[Rendermill, Finished]) -> None:
+    rendermill, _ = first_run
+    records = {(record["id"], record["sample_index"]): record for record in rendermill.table("metadata")}
+    assert records["cat", 0]["category"] == "animals"
+    assert (records["cat", 0]["width"], records["cat", 0]["height"], records["cat", 0]["num_frames"]) == (64, 32, 1)
+    dogs = [records["../dog/ü", index] for index in range(3)]
+    assert [dog["seed"] for dog in dogs] == [5, 6, 7]
+    assert len({dog["pixel_sha256"] for dog in dogs}) == 3
+    assert dogs[0]["path"].startswith("media/sana/")
+    assert "/..%2Fdog%2F%C3%BC-0." in dogs[0]["path"]
+    (scored,) = (record for record in records.values() if record["score"] == 0.5)
+    assert (scored["negative_prompt"], scored["guidance_scale"]) == ("blurry", 7.5)
+    fish = records["fish", 0]
+    assert (fish["scheduler"], fish["guidance_scale_2"]) == ("UniPCMultistepScheduler", 2.0)
+
+
+def test_images_hold_the_pixels_of_their_record(first_run: tuple[Rendermill, Finished]) -> None:
+    rendermill, _ = first_run
+    for record in rendermill.table("metadata"):
+        if record["format"] == "mp4":
+            continue
+        pixels = np.asarray(Image.open(rendermill.output / record["path"]))
+        assert pixels.shape == (record["height"], record["width"], 3)
+        if record["format"] == "png":
+            assert hashlib.sha256(pixels.tobytes()).hexdigest() == record["pixel_sha256"]
+
+
+def test_videos_play(first_run: tuple[Rendermill, Finished]) -> None:
+    rendermill, _ = first_run
+    videos = [record for record in rendermill.table("metadata") if record["format"] == "mp4"]
+    assert len(videos) == 2
+    for record in videos:
+        path = rendermill.output / record["path"]
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert float(stream.average_rate) == pytest.approx(record["fps"], abs=1e-3)
+            assert sum(1 for _ in container.decode(stream)) == record["num_frames"]
+        data = path.read_bytes()
+        assert data.index(b"moov") < data.index(b"mdat"), "not faststart"
+
+
+def test_the_same_command_again_draws_nothing_and_a_changed_row_alone(
+    first_run: tuple[Rendermill, Finished],
+) -> None:
+    rendermill, _ = first_run
+    before = {(record["id"], record["sample_index"]): record for record in rendermill.table("metadata")}
+    again = rendermill.generate()
+    assert again.status == 0
+    assert "to draw: nothing; 8 finished before" in again.out
+    changed = [dict(row, num_inference_steps=3) if row.get("id") == "cat" else row for row in ROWS]
+    rendermill.manifest(changed)
+    finished = rendermill.generate()
+    assert "to draw: sana 1; 7 finished before" in finished.out
+    after = {(record["id"], record["sample_index"]): record for record in rendermill.table("metadata")}
+    assert {key for key in before if before[key] != after[key]} == {("cat", 0)}
+    assert after.keys() == before.keys()
+    assert after["cat", 0]["num_inference_steps"] == 3
+    media = {str(path.relative_to(rendermill.output)) for path in (rendermill.output / "media").rglob("*.*")}
+    assert media == {record["path"] for record in after.values()}, "the old picture should be gone"
+
+
+def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill) -> None:
+    for dtype in ("bfloat16", "float32"):
+        rendermill.model(f"sana-{dtype}", "sana-tiny", dtype=dtype)
+        rendermill.model(f"wan-{dtype}", "wan-tiny", dtype=dtype)
+    rendermill.model("sprint", "sana-sprint-tiny")
+    rows = [
+        {"id": f"{model}-{index}", "model": model, "prompt": f"prompt {index}", "guidance_scale": 3.0 + index}
+        for model in rendermill.models
+        for index in range(2 if "wan" in model else 6)
+    ]
+    rendermill.manifest(rows)
+
+    def pixels(name: str, **settings: Any) -> dict[str, str]:
+        for model in rendermill.models.values():
+            model |= {key: value for key, value in settings.items() if key != "pool"}
+            model["pool"] |= settings.get("pool", {})
+        finished = rendermill.generate(f"output={rendermill.folder / name}")
+        assert finished.status == 0, finished
+        records = rendermill.table("metadata", rendermill.folder / name)
+        return {record["id"]: record["pixel_sha256"] for record in records}
+
+    one_by_one = pixels("one", batch=1)
+    assert len(one_by_one) == len(set(one_by_one.values())) == len(rows)
+    two_actors = {"min_actors": 2, "max_actors": 2, "num_cpus": 0.1}
+    assert pixels("two-actors", batch="auto", pool=two_actors) == one_by_one
+    rendermill.manifest(rows[::-1])
+    one_actor = {"min_actors": 1, "max_actors": 1}
+    assert pixels("five", batch=5, pool=one_actor) == one_by_one
+
+
+def test_fast_mode_keeps_the_noise_and_says_the_batch(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-tiny", batch=3)
+    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(6)])
+    assert rendermill.generate("reproducibility=fast").status == 0
+    assert {record["batch_size"] for record in rendermill.table("metadata")} <= {1, 2, 3}
+    strict = rendermill.folder / "strict"
+    assert rendermill.generate(f"output={strict}").status == 0
+
+    def picture(output: Path, record: dict[str, Any]) -> np.ndarray:
+        return np.asarray(Image.open(output / record["path"])).astype(int)
+
+    for fast, same in zip(
+        sorted(rendermill.table("metadata"), key=lambda record: record["id"]),
+        sorted(rendermill.table("metadata", strict), key=lambda record: record["id"]),
+        strict=True,
+    ):
+        assert np.abs(picture(rendermill.output, fast) - picture(strict, same)).max() <= 1
+
+
+BAD_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": ""}, "prompt: empty"),
+    ({"prompt": "   "}, "prompt: empty"),
+    ({"prompt": None}, "prompt: empty"),
+    ({"prompt": "x", "seed": -1}, "seed: -1 is outside 0 … 2^63-1"),
+    ({"prompt": "x", "seed": 2**63 - 1, "num_samples": 2}, "seed: 9223372036854775807 with 2 samples"),
+    ({"prompt": "x", "width": 50}, "width: 50 is not a multiple of 32; 32 or 64 would be"),
+    ({"prompt": "x", "height": 0}, "height: 0 is outside 1 …"),
+    ({"prompt": "x", "num_frames": 5}, "num_frames, fps: this model draws images"),
+    ({"prompt": "x", "guidance_scale_2": 2.0}, "guidance_scale_2: this model has no second expert"),
+    ({"prompt": "x", "model": "wan", "num_frames": 6}, "num_frames: 6 is not 4k + 1; 5 or 9 would be"),
+    ({"prompt": "x", "model": "wan", "fps": 0.0}, "fps: 0.0 is outside"),
+    ({"prompt": "x", "model": "nope"}, "model: 'nope' is not in the job file"),
+    ({"prompt": "x", "guidance_scale": float("nan")}, "guidance_scale: nan is not a finite number"),
+    ({"prompt": "x", "guidance_scale": float("inf")}, "guidance_scale: inf is not a finite number"),
+    ({"prompt": "x", "model": "sprint", "negative_prompt": "y"}, "negative_prompt: this model takes none"),
+    ({"prompt": "x", "num_inference_steps": 1001}, "num_inference_steps: 1001 is over the scheduler's 1000"),
+    ({"prompt": "x", "num_samples": 0}, "num_samples: 0 is outside 1 …"),
+    ({"prompt": "one", "id": "twice"}, "id: 'twice' stands in several rows"),
+    ({"prompt": "two", "id": "twice"}, "id: 'twice' stands in several rows"),
+]
+
+
+def test_bad_rows_are_rejected_with_their_reason_and_the_job_goes_on(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sprint", "sana-sprint-tiny")
+    rendermill.model("wan", "wan-tiny")
+    rendermill.manifest([row for row, _ in BAD_ROWS] + [{"prompt": "good", "model": "sana"}], "prompts/a.parquet")
+    wrong_types = pa.table({"prompt": ["typed"], "seed": ["12"], "width": [64.5], "id": [True]})
+    for name in ("seed", "width", "id"):
+        rendermill.manifest(wrong_types.select(["prompt", name]), f"prompts/{name}.parquet")
+    rendermill.manifest(pa.table({"text": ["no prompt column"]}), "prompts/sub/odd.parquet")
+    finished = rendermill.generate(manifest=str(rendermill.folder / "prompts"), default_model="sana")
+    assert finished.status == 3, finished
+    assert f"1 items finished, 0 failed, {len(BAD_ROWS) + 4} rejected" in finished.out
+    rejected = rendermill.table("rejected")
+    of_first_file = {row["row_number"]: row for row in rejected if row["file"].endswith("prompts/a.parquet")}
+    for row_number, (row, reason) in enumerate(BAD_ROWS):
+        assert reason in of_first_file[row_number]["reason"], row
+        assert json.loads(of_first_file[row_number]["row"])["prompt"] == row["prompt"]
+    others = {Path(row["file"]).stem: row["reason"] for row in rejected if not row["file"].endswith("a.parquet")}
+    assert "seed: expected a whole number, got '12'" in others["seed"]
+    assert "width: expected a whole number, got 64.5" in others["width"]
+    assert "id: expected text, got True" in others["id"]
+    assert "no column `prompt`" in others["odd"]
+    again = rendermill.generate(manifest=str(rendermill.folder / "prompts"), default_model="sana")
+    assert again.status == 3
+    assert len(rendermill.table("rejected")) == len(rejected), "rejected rows should be listed once"
+
+
+def test_a_nan_is_a_failure_of_its_item_alone_and_can_be_retried(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-tiny", batch=4)
+    rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(4)]
+    rows[2]["guidance_scale"] = 3e38
+    rendermill.manifest(rows)
+    finished = rendermill.generate("reproducibility=fast")
+    assert finished.status == 3, finished
+    assert "3 items finished, 1 failed, 0 rejected" in finished.out
+    (failure,) = rendermill.table("failures")
+    assert (failure["id"], failure["error_type"], failure["path"]) == ("2", "NonFinite", None)
+    assert {record["id"] for record in rendermill.table("metadata")} == {"0", "1", "3"}
+    again = rendermill.generate("reproducibility=fast")
+    assert (again.status, "1 failed before" in again.out) == (3, True)
+    retried = rendermill.run("retry", rendermill.output)
+    assert (retried.status, "to draw: sana 1; 3 finished before" in retried.out) == (3, True)
+    assert len(rendermill.table("failures")) == 1
+    rows[2]["guidance_scale"] = 3.0
+    rendermill.manifest(rows)
+    assert rendermill.generate("reproducibility=fast").status == 0
+    assert rendermill.table("failures") == []
+
+
+def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: Rendermill, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    for path in (rendermill.checkpoints / "sana-tiny").rglob("*.*"):
+        copy = broken / path.relative_to(rendermill.checkpoints / "sana-tiny")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
+    rendermill.model("sana", str(broken), defaults={"width": 32, "num_inference_steps": 1})
+    rendermill.manifest([{"prompt": f"prompt {index}"} for index in range(40)])
+    finished = rendermill.generate("max_failure_rate=0.01")
+    assert finished.status == 1, finished
+    assert "stopped: max_failure_rate: more than 1% of the last 1000 items failed" in finished.out
+    failures = rendermill.table("failures")
+    assert 10 < len(failures) <= 40
+    assert {failure["error_type"] for failure in failures} == {"NonFinite"}
+
+
+def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-tiny")
+    for part in range(3):
+        rows = [{"id": f"{part}-{index}", "prompt": f"prompt {index}"} for index in range(2)]
+        rendermill.manifest(rows, f"parts/{part}.parquet")
+    glob = f"{rendermill.folder}/parts/*.parquet"
+    assert rendermill.generate("limit=3", manifest=glob).status == 0
+    assert {record["id"] for record in rendermill.table("metadata")} == {"0-0", "0-1", "1-0"}
+    assert "to draw: sana 1; 3 finished before" in rendermill.generate("limit=4", manifest=f"file://{glob}").out
