@@ -177,7 +177,7 @@ def parse_job(content: Any, source: str) -> Job:
 
 def _layers(path: Path, seen: tuple[Path, ...]) -> list[Any]:
     """The file's content after that of the files it extends."""
-    if path in seen:
+    if path.resolve() in [earlier.resolve() for earlier in seen]:
         raise UserError(f"{path}: extends itself, by way of {' → '.join(map(str, seen))}")
     try:
         content = OmegaConf.load(path)

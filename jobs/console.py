@@ -75,7 +75,7 @@ def _bars(screen: Screen, num_to_do: Mapping[str, int]) -> Iterator[Callable[[st
         TimeRemainingColumn(),
         TextColumn("{task.fields[failures]}"),
     )
-    with Progress(*columns, console=Console(file=screen.out)) as progress:
+    with Progress(*columns, console=Console(file=screen.out), refresh_per_second=2) as progress:
         bars = {
             model: progress.add_task(model, total=total, failures="") for model, total in num_to_do.items() if total
         }

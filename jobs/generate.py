@@ -117,6 +117,7 @@ class _Run:
         self._recent_failures: deque[bool] = deque(maxlen=_FAILURE_WINDOW)
         self._errors: dict[str, str] = {}
         self._started = time.monotonic()
+        self._last_receipts = dict.fromkeys(plan.num_to_do, self._started)
 
     def draw(self, pipelines: Mapping[str, ModelPipeline]) -> int:
         """Run the pipelines to their end, commit all they give, print the summary; returns the exit status."""
@@ -157,6 +158,7 @@ class _Run:
         is_failed = [error_type is not None for error_type in new["error_type"].to_pylist()]
         num_failed = sum(is_failed)
         self._recent_failures.extend(is_failed)
+        self._last_receipts[model] = time.monotonic()
         self._finished[model] += len(is_failed) - num_failed
         self._failed[model] += num_failed
         return len(is_failed) - num_failed, num_failed
@@ -188,7 +190,7 @@ class _Run:
         num_drawn = sum(self._finished.values())
         for model, count in self._finished.items():
             if count:
-                line(f"  {model}: {count} drawn, {count / seconds:.2f}/s")
+                line(f"  {model}: {count} drawn, {count / (self._last_receipts[model] - self._started):.2f}/s")
         all_finished = num_drawn + sum(self._plan.num_finished.values())
         line(f"{all_finished} items finished, {num_failed} failed, {self._plan.num_rejected} rejected")
         if num_drawn:

@@ -56,35 +56,48 @@ class Cluster:
     environment: dict[str, str]
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """One Ray cluster of one node for the whole session, with Ray's token authentication."""
-    port, dashboard_port = free_port(), free_port()
+@contextlib.contextmanager
+def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[None]:
+    """A Ray node that runs `ray start --block` until the block ends."""
     # Ray's sockets lie in its temporary folder, and their paths must be short
     folder = Path(tempfile.mkdtemp(prefix="rm-"))
+    with (folder / "node.log").open("w") as log:
+        command = ["ray", "start", "--block", *arguments]
+        if "--head" in arguments:
+            command.append(f"--temp-dir={folder}")
+        node = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+        )
+        try:
+            while "Ray runtime started" not in (folder / "node.log").read_text():
+                assert node.poll() is None, (folder / "node.log").read_text()
+            yield
+        finally:
+            end_process_tree(node)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ray_head() -> Iterator[Cluster]:
+    """A Ray cluster of one node with four logical CPUs and a token."""
+    port, dashboard_port = free_port(), free_port()
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    command = ["ray", "start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true"]
-    command += [f"--port={port}", f"--dashboard-port={dashboard_port}", f"--temp-dir={folder}"]
-    with (folder / "head.log").open("w+") as log:
-        head = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
-        )
-        try:
-            address = f"127.0.0.1:{port}"
-            wait = ["ray", "health-check", f"--address={address}"]
-            for _ in range(60):
-                assert head.poll() is None, (folder / "head.log").read_text()
-                if subprocess.run(wait, env=environment, capture_output=True).returncode == 0:
-                    break
-            yield Cluster(address, f"http://127.0.0.1:{dashboard_port}", environment | {"RAY_ADDRESS": address})
-        finally:
-            end_process_tree(head)
-    shutil.rmtree(folder, ignore_errors=True)
+    ports = (f"--port={port}", f"--dashboard-port={dashboard_port}")
+    with ray_node("--head", "--num-cpus=4", *ports, environment=environment):
+        address = f"127.0.0.1:{port}"
+        yield Cluster(address, f"http://127.0.0.1:{dashboard_port}", environment | {"RAY_ADDRESS": address})
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One cluster for the whole session."""
+    with ray_head() as head:
+        yield head
 
 
 @dataclass
@@ -111,7 +124,11 @@ class Rendermill:
 
     def manifest(self, rows: Sequence[Mapping[str, Any]] | pa.Table, name: str = "prompts.parquet") -> Path:
         """Write a manifest; `write_job` reads this one unless told otherwise."""
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
+        if isinstance(rows, pa.Table):
+            table = rows
+        else:
+            names = dict.fromkeys(key for row in rows for key in row)
+            table = pa.table({key: [row.get(key) for row in rows] for key in names})
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, self.folder / name)
         return self.folder / name

@@ -124,10 +124,9 @@ def test_the_same_command_again_draws_nothing_and_a_changed_row_alone(
 
 
 def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill) -> None:
-    for dtype in ("bfloat16", "float32"):
-        rendermill.model(f"sana-{dtype}", "sana-tiny", dtype=dtype)
-        rendermill.model(f"wan-{dtype}", "wan-tiny", dtype=dtype)
-    rendermill.model("sprint", "sana-sprint-tiny")
+    rendermill.model("sana-bfloat16", "sana-tiny", dtype="bfloat16")
+    rendermill.model("sana-float32", "sana-tiny", dtype="float32")
+    rendermill.model("wan-float32", "wan-tiny", dtype="float32")
     rows = [
         {"id": f"{model}-{index}", "model": model, "prompt": f"prompt {index}", "guidance_scale": 3.0 + index}
         for model in rendermill.models

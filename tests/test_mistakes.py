@@ -65,7 +65,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "missing checkpoint": (overrides("models.sana.checkpoint=/nowhere/sana"), "models.sana.checkpoint /nowhere/sana"),
     "checkpoint not on the Hub": (
         overrides("models.sana.checkpoint=nobody/no-such-model"),
-        "models.sana.checkpoint nobody/no-such-model: no such folder, and the Hub has no such model or cannot be reached",
+        "models.sana.checkpoint nobody/no-such-model: no such folder, and the Hub has no such model",
     ),
     "pickled checkpoint": (pickled_checkpoint, "vae/diffusion_pytorch_model.bin is a pickle"),
     "unknown pipeline": (unknown_pipeline, "it is a FluxPipeline; known are SanaPipeline"),

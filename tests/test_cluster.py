@@ -1,0 +1,85 @@
+"""How people start it: submitted to a cluster, on several nodes, on a terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT, Cluster, Rendermill, ray_head, ray_node
+
+
+def submit(cluster: Cluster, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["ray", "job", "submit", "--working-dir", ".", "--", *command],
+        cwd=ROOT,
+        env=cluster.environment | {"RAY_API_SERVER_ADDRESS": cluster.dashboard},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_submitted_job(rendermill: Rendermill, cluster: Cluster) -> None:
+    rendermill.model("sana", "sana-tiny")
+    rendermill.manifest([{"prompt": "a cat"}])
+    job = str(rendermill.write_job())
+    finished = submit(cluster, "python", "-m", "jobs.cli", "generate", job)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "1 items finished, 0 failed, 0 rejected" in finished.stdout
+    assert len(rendermill.table("metadata")) == 1
+    relative = submit(cluster, "python", "-m", "jobs.cli", "generate", job, "output=out/lost")
+    assert relative.returncode != 0
+    assert "exit code 2" in relative.stdout + relative.stderr
+    assert "output: out/lost is relative to a submitted job's own folder" in relative.stdout
+
+
+def test_what_a_submitted_job_packs(cluster: Cluster) -> None:
+    (ROOT / "out").mkdir(exist_ok=True)
+    finished = submit(cluster, "python", "-c", "import os; print('packed:', sorted(os.listdir()))")
+    (line,) = (line for line in finished.stdout.splitlines() if line.startswith("packed: "))
+    packed = set(eval(line.removeprefix("packed: ")))
+    assert {"jobs", "actors", "models", "manifests", "examples"} <= packed
+    assert not {".venv", "out", ".git", "tests", "docs"} & packed
+
+
+def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(tmp_path: Path, checkpoints: Path) -> None:
+    with ray_head() as head:
+        address = f"--address={head.address}"
+        with ray_node(address, "--num-cpus=1", environment=head.environment):
+            rendermill = Rendermill(tmp_path, checkpoints, head.environment)
+            rendermill.model("sana", "sana-tiny")
+            rendermill.manifest([{"prompt": ""}])
+            finished = rendermill.generate()
+            assert finished.status == 2, finished
+            assert "manifest: " in finished.error
+            assert "is on a local disk, and the cluster has 2 nodes" in finished.error
+            manifest = f"manifest=file://{tmp_path}/prompts.parquet"
+            assert "the cluster has 2 nodes" in rendermill.generate(manifest).error
+            assert rendermill.generate("shared_disk=true").status == 3, "one rejected row, nothing to draw"
+
+
+def test_a_bar_a_model_on_a_terminal(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-tiny")
+    rendermill.model("wan", "wan-tiny")
+    rendermill.manifest(
+        [{"prompt": f"prompt {index}", "model": model} for index in range(3) for model in ("sana", "wan")]
+    )
+    terminal, inner = pty.openpty()
+    command = [sys.executable, "-m", "jobs.cli", "generate", str(rendermill.write_job())]
+    process = subprocess.Popen(command, cwd=ROOT, env=rendermill.environment, stdout=inner, stderr=inner)
+    os.close(inner)
+    shown = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    except OSError:  # the terminal closes with its last writer
+        pass
+    os.close(terminal)
+    assert process.wait(60) == 0, shown[-2000:].decode()
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()))
+    for model in ("sana", "wan"):
+        assert [line for line in lines if line.startswith(model) and "━" in line and "3/3" in line]
+    assert lines[0] == "to draw: sana 3, wan 3"
+    assert {line.split()[0] for line in lines if line.strip()} <= {"to", "sana", "wan", "sana:", "wan:", "6", "output:"}

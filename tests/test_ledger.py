@@ -1,0 +1,135 @@
+"""The ledger on a local disk: what is committed is there once, whatever was interrupted."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from manifests import layout
+from manifests.errors import UserError
+from manifests.identity import blake2b_128
+from manifests.ledger import Ledger
+from manifests.schema import receipt_schema
+from manifests.storage import Folder
+
+EXTRA = pa.schema([("category", pa.string())])
+
+
+def receipt(item_id: str, steps: int = 20, error_type: str | None = None, sample_index: int = 0) -> dict[str, Any]:
+    request_hash = blake2b_128([item_id, sample_index, steps]).hex()
+    path = None if error_type else f"media/{item_id}.{steps}.png"
+    return {
+        "id": item_id,
+        "sample_index": sample_index,
+        "num_inference_steps": steps,
+        "request_hash": request_hash,
+        "path": path,
+        "error_type": error_type,
+        "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "category": "c",
+    }
+
+
+def receipts(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), receipt_schema(EXTRA))
+
+
+def open_ledger(folder: Path, run_id: str = "run") -> Ledger:
+    return Ledger(Folder(str(folder)), run_id, EXTRA)
+
+
+def ids(folder: Path, name: str = "metadata") -> list[str]:
+    return sorted(pq.read_table(folder / name)["id"].to_pylist())
+
+
+def test_a_new_output_can_be_read_at_once(tmp_path: Path) -> None:
+    open_ledger(tmp_path)
+    assert ids(tmp_path) == ids(tmp_path, "failures") == []
+
+
+def test_receipts_become_records_once(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    assert ledger.add(receipts(receipt("a"), receipt("b"))).num_rows == 2
+    assert ledger.add(receipts(receipt("b"), receipt("c"), receipt("c"))).num_rows == 1
+    ledger.flush()
+    assert ids(tmp_path) == [], "pending receipts are no records yet"
+    ledger.roll_up()
+    assert ids(tmp_path) == ["a", "b", "c"]
+    assert Folder(str(tmp_path)).names(layout.PENDING) == []
+
+
+def test_a_run_that_died_before_rolling_up_loses_nothing_it_flushed(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, "died")
+    ledger.add(receipts(receipt("a"), receipt("bad", error_type="ValueError")))
+    ledger.flush()
+    assert sorted(open_ledger(tmp_path, "next").finished.to_pylist()) == [blake2b_128(["a", 0, 20])]
+    assert (ids(tmp_path), ids(tmp_path, "failures")) == (["a"], ["bad"])
+
+
+def test_a_run_that_died_between_part_and_deletion_doubles_nothing(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, "died")
+    ledger.add(receipts(receipt("a"), receipt("bad", error_type="ValueError")))
+    ledger.flush()
+    (pending,) = Folder(str(tmp_path)).names(layout.PENDING)
+    content = (tmp_path / pending).read_bytes()
+    ledger.roll_up()
+    (tmp_path / pending).write_bytes(content)
+    open_ledger(tmp_path, "next")
+    assert (ids(tmp_path), ids(tmp_path, "failures")) == (["a"], ["bad"])
+    assert Folder(str(tmp_path)).names(layout.PENDING) == []
+
+
+def test_a_changed_item_takes_its_old_records_place(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, "one")
+    ledger.add(receipts(receipt("a"), receipt("b")))
+    ledger.roll_up()
+    for name in ("a", "b"):
+        (tmp_path / "media").mkdir(exist_ok=True)
+        (tmp_path / f"media/{name}.20.png").write_bytes(b"")
+    files = Folder(str(tmp_path)).names(layout.METADATA)
+    ledger = open_ledger(tmp_path, "two")
+    ledger.add(receipts(receipt("a", steps=30), receipt("c")))
+    ledger.roll_up()
+    assert ids(tmp_path) == ["a", "b", "c"]
+    steps = {row["id"]: row["num_inference_steps"] for row in pq.read_table(tmp_path / "metadata").to_pylist()}
+    assert steps == {"a": 30, "b": 20, "c": 20}
+    assert set(files) < set(Folder(str(tmp_path)).names(layout.METADATA))
+    assert [path.name for path in (tmp_path / "media").iterdir()] == ["b.20.png"]
+
+
+def test_a_failure_gives_way_to_a_record_but_not_a_record_to_a_failure(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, "one")
+    ledger.add(receipts(receipt("a"), receipt("b", error_type="ValueError")))
+    ledger.roll_up()
+    ledger = open_ledger(tmp_path, "two")
+    ledger.add(receipts(receipt("b"), receipt("a", steps=30, error_type="ValueError")))
+    ledger.roll_up()
+    assert (ids(tmp_path), ids(tmp_path, "failures")) == (["a", "b"], ["a"])
+
+
+def test_samples_of_one_item_are_items_of_their_own(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.add(receipts(*(receipt("a", sample_index=index) for index in range(3))))
+    ledger.roll_up()
+    assert ids(tmp_path) == ["a", "a", "a"]
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    open_ledger(tmp_path)
+    stored = tmp_path / layout.FORMAT_FILE
+    stored.write_text(stored.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(UserError, match="upgrade rendermill"):
+        open_ledger(tmp_path)
+
+
+def test_a_write_that_breaks_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("manifests.storage.os.fsync", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        Folder(str(tmp_path)).write("metadata/part-x.parquet", b"data")
+    assert list((tmp_path / "metadata").iterdir()) == []

@@ -1,0 +1,140 @@
+"""The pure parts: batch sizing, media encoding, manifest rows, the job file's layers, what belongs to a checkpoint."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from actors import checkpoints as checkpoint_store
+from actors.batching import BatchSizer
+from actors.media import encode
+from jobs.config import load_job
+from manifests.errors import UserError
+from manifests.prompts import RowProblem, RowValidator
+from manifests.schema import ModelContract
+from models.base import Rules
+from models.registry import FAMILIES
+
+# seconds per item, measured on an H100: Sana 1.6B at 1024 px, 20 steps, bf16, eager
+SANA_H100 = {1: 1 / 1.34, 2: 1 / 1.75, 4: 1 / 1.98, 8: 1 / 2.04, 16: 1 / 2.06, 32: 1 / 1.98}
+
+
+def settle(sizer: BatchSizer, seconds_per_item: dict[int, float]) -> list[int]:
+    """Run batches until the size stays; returns the sizes tried."""
+    sizes = []
+    for _ in range(20):
+        size = sizer.size("shape")
+        sizes.append(size)
+        sizer.finished("shape", size, seconds_per_item[size] * size)
+    return sizes
+
+
+def test_a_batch_grows_while_doubling_pays() -> None:
+    assert settle(BatchSizer(None), SANA_H100)[-1] == 4
+    assert settle(BatchSizer(None), {1: 1.0, 2: 1.0})[-1] == 1
+    assert settle(BatchSizer(None, largest=8), {1: 1.0, 2: 0.5, 4: 0.25, 8: 0.125})[-1] == 8
+
+
+def test_the_first_batch_of_a_size_may_be_slow() -> None:
+    sizer = BatchSizer(None)
+    for size, seconds in ((1, 9.0), (1, 1.0), (2, 30.0), (2, 1.2)):
+        assert sizer.size("shape") == size
+        sizer.finished("shape", size, seconds)
+    assert sizer.size("shape") == 4
+
+
+def test_running_out_of_memory_halves_and_is_remembered() -> None:
+    for sizer in (BatchSizer(8), BatchSizer(None)):
+        while sizer.size("shape") < 8:
+            sizer.finished("shape", sizer.size("shape"), 1.0)
+        assert sizer.out_of_memory("shape")
+        assert set(settle(sizer, dict.fromkeys((4,), 0.1))) == {4}
+    assert not BatchSizer(1).out_of_memory("shape")
+
+
+def test_shapes_are_sized_apart() -> None:
+    sizer = BatchSizer(4)
+    sizer.out_of_memory("large")
+    assert (sizer.size("large"), sizer.size("small")) == (2, 4)
+
+
+@pytest.mark.parametrize(("media_format", "tolerance"), [("png", 0), ("webp", 12), ("jpeg", 12)])
+def test_images_round_trip(media_format: str, tolerance: int) -> None:
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    frames = np.broadcast_to(ramp[None, None, :, None], (1, 32, 64, 3)).copy()
+    image = Image.open(io.BytesIO(encode(frames, media_format, None, None)))
+    assert image.format == media_format.upper()
+    assert np.abs(np.asarray(image).astype(int) - frames[0]).max() <= tolerance
+    if media_format != "png":
+        assert len(encode(frames, media_format, None, 20)) < len(encode(frames, media_format, None, 95))
+
+
+def test_videos_keep_frames_rate_and_are_the_same_every_time() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), np.uint8)
+    data = encode(frames, "mp4", 29.97, None)
+    assert data == encode(frames, "mp4", 29.97, None)
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.average_rate) == (48, 32, Fraction(2997, 100))
+        assert len(list(container.decode(stream))) == 9
+    assert len(encode(frames, "mp4", 29.97, 40)) < len(data)
+
+
+def validator() -> RowValidator:
+    defaults = FAMILIES["SanaPipeline"].defaults
+    return RowValidator({"sana": ModelContract(defaults, Rules("image", size_multiple=32), "00")}, "sana", 7)
+
+
+def test_rows_as_pandas_writes_them() -> None:
+    item = validator().item({"prompt": "a cat", "id": 12, "seed": 5.0, "width": 512.0, "guidance_scale": 3})
+    assert (item.id, item.requests[0].seed, item.requests[0].width, item.requests[0].guidance_scale) == (
+        "12",
+        5,
+        512,
+        3.0,
+    )
+    with pytest.raises(RowProblem, match="too large to be exact"):
+        validator().item({"prompt": "a cat", "seed": 2.0**60})
+
+
+def test_an_id_is_given_by_content_and_changes_with_it() -> None:
+    first = validator().item({"prompt": "a cat", "width": 512, "tag": "x"})
+    same = validator().item({"tag": "x", "prompt": "a cat", "width": 512.0, "seed": None})
+    other = validator().item({"prompt": "a cat", "width": 512, "tag": "y"})
+    assert (first.id, first.requests) == (same.id, same.requests)
+    assert first.id != other.id
+
+
+def test_job_files_extend_one_another_and_the_environment_overrides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/base.yaml").write_text("seed: 1\nname: base\nmodels: {sana: {checkpoint: a, batch: 2}}\n")
+    (tmp_path / "job.yaml").write_text(
+        "extends: base/base.yaml\nname: job\nmanifest: x\noutput: out/${name}\nmodels: {sana: {checkpoint: b}}\n"
+    )
+    monkeypatch.setenv("RENDERMILL_MODELS__SANA__POOL__MAX_ACTORS", "3")
+    job = load_job(str(tmp_path / "job.yaml"), ["seed=5"])
+    assert (job.seed, job.output, job.models["sana"].checkpoint, job.models["sana"].batch) == (5, "out/job", "b", 2)
+    assert job.models["sana"].pool.max_actors == 3
+    (tmp_path / "base/base.yaml").write_text("extends: ../job.yaml\n")
+    with pytest.raises(UserError, match="extends itself"):
+        load_job(str(tmp_path / "job.yaml"))
+
+
+def test_a_checkpoints_identity_is_its_weights_and_configs(checkpoints: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "sana"
+    for path in (checkpoints / "sana-tiny").rglob("*.*"):
+        (copy / path.relative_to(checkpoints / "sana-tiny")).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path.relative_to(checkpoints / "sana-tiny")).write_bytes(path.read_bytes())
+    (copy / "README.md").write_text("a model card")
+    original = checkpoint_store.describe(str(checkpoints / "sana-tiny"), None)
+    assert checkpoint_store.describe(str(copy), None).identity == original.identity
+    assert checkpoint_store.describe(f"file://{copy}", None).identity == original.identity
+    config = copy / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace('"flow_shift": 3.0', '"flow_shift": 5.0'))
+    assert checkpoint_store.describe(str(copy), None).identity != original.identity

@@ -1,0 +1,78 @@
+"""Manifest, checkpoint and output on a real S3 server (Ceph), on a Ray that the command starts itself."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+from conftest import ROOT, Rendermill, free_port
+
+pytestmark = pytest.mark.s3
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment with which S3 clients reach the server."""
+    folder = tmp_path_factory.mktemp("s3")
+    server, ports = ROOT / "tests" / "s3-server", {"S3_PORT": str(free_port()), "S3_MON_PORT": str(free_port())}
+    started = subprocess.run([server, "start", folder], env=os.environ | ports, capture_output=True, text=True)
+    if started.returncode:
+        pytest.skip(f"the S3 server cannot be installed or started here: {started.stderr.strip()[-300:]}")
+    yield dict(word.split("=", 1) for word in started.stdout.split()[1:])
+    subprocess.run([server, "stop", folder], env=os.environ | ports, check=True)
+
+
+def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str, str]) -> None:
+    filesystem = s3fs.S3FileSystem(
+        endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
+    )
+    filesystem.mkdir("bucket")
+    filesystem.put(str(checkpoints / "sana-tiny"), "bucket/checkpoints/sana", recursive=True)
+    environment = {**os.environ, **s3, "RAY_ADDRESS": "local", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    rendermill = Rendermill(tmp_path, checkpoints, environment)
+    rendermill.model("sana", "sana-tiny", format="jpeg")
+    rendermill.models["sana"]["checkpoint"] = "s3://bucket/checkpoints/sana"
+
+    def put_manifest(steps: int) -> None:
+        rows = [{"id": f"a/{index}", "prompt": f"prompt {index}"} for index in range(4)]
+        rows[0] |= {"num_inference_steps": steps}
+        filesystem.put(str(rendermill.manifest(rows)), "bucket/prompts/part.parquet")
+
+    def generate() -> str:
+        finished = rendermill.generate(manifest="s3://bucket/prompts/*.parquet", output="s3://bucket/renders")
+        assert finished.status == 0, finished
+        return finished.out
+
+    def check_records() -> None:
+        records = pq.read_table("bucket/renders/metadata", filesystem=filesystem).to_pylist()
+        assert sorted(record["id"] for record in records) == [f"a/{index}" for index in range(4)]
+        media = {path.removeprefix("bucket/renders/") for path in filesystem.find("bucket/renders/media")}
+        assert media == {record["path"] for record in records}
+        for record in records:
+            assert filesystem.cat_file(f"bucket/renders/{record['path']}")[:3] == b"\xff\xd8\xff"
+
+    put_manifest(steps=2)
+    assert "4 items finished" in generate()
+    check_records()
+    put_manifest(steps=3)
+    filesystem.invalidate_cache()
+    assert "to draw: sana 1; 3 finished before" in generate()
+    filesystem.invalidate_cache()
+    check_records()
+
+
+def test_a_bucket_that_is_not_there(tmp_path: Path, checkpoints: Path, s3: dict[str, str]) -> None:
+    rendermill = Rendermill(tmp_path, checkpoints, {**os.environ, **s3, "RAY_ADDRESS": "local"})
+    rendermill.model("sana", "sana-tiny")
+    rendermill.manifest([{"prompt": "a cat"}])
+    finished = rendermill.generate(output="s3://no-such-bucket/renders")
+    assert (finished.status, finished.error.count("\n")) == (2, 1), finished
+    assert "output s3://no-such-bucket/renders: cannot be written" in finished.error
+    wrong_key = rendermill.run(
+        "generate", rendermill.write_job(manifest="s3://b/x.parquet"), AWS_SECRET_ACCESS_KEY="no"
+    )
+    assert (wrong_key.status, wrong_key.error.count("\n")) == (2, 1), wrong_key
+    assert "manifest s3://b/x.parquet" in wrong_key.error
