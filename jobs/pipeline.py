@@ -51,8 +51,9 @@ class ModelPipeline:
             work: what is to be drawn.
             num_items: samples in it.
         """
-        fair_share = math.ceil(num_items / (self.pool.max_actors * _NUM_CHUNKS_PER_ACTOR))
-        chunk_size = min(self.num_items_per_chunk, fair_share)
+        batch = self.spec.settings.reference_batch or 1
+        fair_share = math.ceil(num_items / (self.pool.max_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
+        chunk_size = min(self.num_items_per_chunk, fair_share)  # whole batches, so that only the last is padded
         return (
             ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work))
             .map_batches(self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS)
