@@ -1,10 +1,8 @@
 """The command line: `rendermill …`, or `python -m jobs.cli …` without an install."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from jobs.config import load_job
 from jobs.console import open_screen
@@ -23,7 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     retry = commands.add_parser("retry", help="run the failures of an output again")
     retry.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job wrote")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return (
             _generate(options.job_file, options.overrides) if options.command == "generate" else _retry(options.output)
@@ -31,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"rendermill: {one_line(error, max_length=1000)}", file=sys.stderr)
         return USERS_MISTAKE
+    except KeyboardInterrupt:
+        print("rendermill: interrupted before anything was drawn", file=sys.stderr)
+        return 1
 
 
 def _generate(job_file: str, overrides: Sequence[str]) -> int:
@@ -49,11 +49,6 @@ def _retry(output: str) -> int:
     job, source = newest_job(Folder(absolute(output)))
     with open_screen() as screen:
         return generate(job, source, screen, retry_failures=True)
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    """`ray job stop` and schedulers send SIGTERM; it ends a run as Ctrl-C does, with everything at hand committed."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import FrameType
 
 import ray
 
@@ -37,6 +39,7 @@ def connect() -> Cluster:
             f"{one_line(error)}; is it running, and RAY_ADDRESS right? A cluster with a token also needs "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here"
         ) from error
+    signal.signal(signal.SIGTERM, _interrupt)  # after Ray, which sets a handler of its own
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
@@ -44,6 +47,11 @@ def connect() -> Cluster:
     data.target_max_block_size = 2**20  # a drawn item goes on to be stored as soon as its batch is done
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return Cluster(len(nodes), _attainable_resources())
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    """`ray job stop` and schedulers send SIGTERM; it ends a run as Ctrl-C does, with everything at hand committed."""
+    raise KeyboardInterrupt
 
 
 def is_submitted_job() -> bool:

@@ -35,17 +35,22 @@ class Screen:
 
 @contextmanager
 def open_screen() -> Iterator[Screen]:
-    """Send this process's standard error, also what its C++ parts write there, to a log file while the job runs."""
+    """Keep the process's output to ourselves: what anything else, also C++, writes there goes to a log file."""
     descriptor, name = tempfile.mkstemp(prefix="rendermill-", suffix=".log")
-    standard_error = os.dup(2)
-    os.dup2(descriptor, 2)
+    sys.stdout.flush()
+    kept = [os.dup(stream) for stream in (1, 2)]
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
     os.close(descriptor)
     try:
-        yield Screen(sys.stdout, Path(name))
+        with os.fdopen(os.dup(kept[0]), "w") as out:
+            yield Screen(out, Path(name))
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
+        for stream, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, stream)
+            os.close(original)
 
 
 @contextmanager

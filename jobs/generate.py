@@ -235,11 +235,11 @@ def _receipts(pipelines: Mapping[str, ModelPipeline], plan: Plan) -> Iterator[tu
         yield model, receipts
 
 
-def _root_cause(error: BaseException) -> str:
+def _root_cause(error: Exception) -> str:
     """What went wrong in a worker, without the layers that Ray wraps around it; those go to the log."""
     traceback.print_exception(error)
-    cause: BaseException | None = error
-    while cause is not None:
-        error = cause
-        cause = getattr(error, "cause", None) or error.__cause__
-    return f"{type(error).__name__}: {one_line(error)}"
+    original = getattr(error, "cause", None)
+    if original is not None:
+        return f"{type(original).__name__}: {one_line(original)}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return one_line(Exception(lines[-1] if lines else repr(error)))  # Ray quotes the worker's traceback, error last

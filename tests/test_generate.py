@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Cluster, Finished, Rendermill
+from conftest import ROOT, Cluster, Finished, Rendermill
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -245,10 +248,7 @@ def test_a_nan_is_a_failure_of_its_item_alone_and_can_be_retried(rendermill: Ren
 
 def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: Rendermill, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
-    for path in (rendermill.checkpoints / "sana-tiny").rglob("*.*"):
-        copy = broken / path.relative_to(rendermill.checkpoints / "sana-tiny")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
+    shutil.copytree(rendermill.checkpoints / "sana-tiny", broken)
     weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
     rendermill.model("sana", str(broken), defaults={"width": 32, "num_inference_steps": 1})
@@ -270,3 +270,38 @@ def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> N
     assert rendermill.generate("limit=3", manifest=glob).status == 0
     assert {record["id"] for record in rendermill.table("metadata")} == {"0-0", "0-1", "1-0"}
     assert "to draw: sana 1; 3 finished before" in rendermill.generate("limit=4", manifest=f"file://{glob}").out
+
+
+def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill: Rendermill, tmp_path: Path) -> None:
+    unloadable = tmp_path / "unloadable"
+    shutil.copytree(rendermill.checkpoints / "wan-tiny", unloadable)
+    (unloadable / "transformer_2" / "diffusion_pytorch_model.safetensors").unlink()
+    rendermill.model("sana", "sana-tiny")
+    rendermill.model("wan", str(unloadable), defaults={"num_frames": 5})
+    rendermill.manifest([{"prompt": "a cat", "model": model} for model in ("sana", "wan")])
+    finished = rendermill.generate()
+    assert finished.status == 1, finished
+    assert "stopped: wan: OSError: Error no file named diffusion_pytorch_model.safetensors" in finished.out
+    assert "Traceback" not in finished.out + finished.error
+    assert [record["model"] for record in rendermill.table("metadata")] == ["sana"]
+
+
+def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-tiny", defaults={"num_inference_steps": 40, "width": 128, "height": 128})
+    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(60)])
+    job = str(rendermill.write_job())
+    command = [sys.executable, "-m", "jobs.cli", "generate", job]
+    process = subprocess.Popen(command, cwd=ROOT, env=rendermill.environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("sana "):
+            break
+    process.terminate()
+    rest = process.communicate(timeout=60)[0]
+    assert "interrupted; the same command goes on from here" in rest
+    assert process.returncode == 1
+    num_kept = len(rendermill.table("metadata"))
+    assert 0 < num_kept < 60
+    finished = rendermill.run("generate", job)
+    assert (finished.status, f"to draw: sana {60 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)
+    assert len({record["id"] for record in rendermill.table("metadata")}) == 60

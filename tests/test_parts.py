@@ -1,6 +1,7 @@
 """The pure parts: batch sizing, media encoding, manifest rows, the job file's layers, what belongs to a checkpoint."""
 
 import io
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -128,9 +129,7 @@ def test_job_files_extend_one_another_and_the_environment_overrides(
 
 def test_a_checkpoints_identity_is_its_weights_and_configs(checkpoints: Path, tmp_path: Path) -> None:
     copy = tmp_path / "sana"
-    for path in (checkpoints / "sana-tiny").rglob("*.*"):
-        (copy / path.relative_to(checkpoints / "sana-tiny")).parent.mkdir(parents=True, exist_ok=True)
-        (copy / path.relative_to(checkpoints / "sana-tiny")).write_bytes(path.read_bytes())
+    shutil.copytree(checkpoints / "sana-tiny", copy)
     (copy / "README.md").write_text("a model card")
     original = checkpoint_store.describe(str(checkpoints / "sana-tiny"), None)
     assert checkpoint_store.describe(str(copy), None).identity == original.identity
