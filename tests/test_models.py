@@ -31,7 +31,7 @@ def load(checkpoints: Path, family: str, dtype: str, **settings: object) -> Mode
 
 
 def draw(model: Model, requests: list[Request]) -> np.ndarray:
-    return model.render(requests, model.encode(requests)).frames.numpy()
+    return model.render(requests, model.encode(requests)).frames.cpu().numpy()
 
 
 def stock(checkpoints: Path, family: str, dtype: str, request: Request, **arguments: object) -> np.ndarray:
