@@ -87,7 +87,7 @@ class ModelConfig(_Section):
     )
     scheduler: dict[str, Any] = Field({}, description="Changes to the scheduler's config: `{flow_shift: 5.0}`.")
     pipeline_arguments: dict[str, Any] = Field(
-        {}, description="`max_sequence_length`; for Sana also `complex_human_instruction` and `clean_caption`."
+        {}, description="`max_sequence_length`; for Sana also `complex_human_instruction`, a list of lines."
     )
     offload: Literal["none", "model", "sequential", "group"] = Field(
         "none", description="diffusers' ways to keep weights in CPU memory while they are idle."

@@ -45,7 +45,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
     Raises:
         UserError: before anything is drawn.
     """
-    open_output = Folder(absolute(job.output))
+    output = Folder(absolute(job.output))
     manifest = open_manifest(absolute(job.manifest))
     with _ray_cluster() as here:
         cluster.check_disks(job, here)
@@ -54,8 +54,8 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
         models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
 
         run_id = new_run_id()
-        ledger = Ledger(open_output, run_id, manifest.extra)
-        run_file = RunFile(open_output, run_id, job, source)
+        ledger = Ledger(output, run_id, manifest.extra)
+        run_file = RunFile(output, run_id, job, source)
         run_file.update("planning")
         contracts = {name: model.contract for name, model in models.items()}
         validator = RowValidator(contracts, job.model_of_rows, job.seed)
@@ -65,7 +65,6 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
 
         pipelines = {
             name: ModelPipeline(
-                name=name,
                 spec=RendererSpec(
                     checkpoint=model.checkpoint,
                     checkpoint_name=job.models[name].checkpoint,
@@ -79,7 +78,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                 media_format=model.media_format,
                 quality=job.models[name].quality,
                 validator=validator,
-                output=open_output,
+                output=output,
                 extra=ledger.extra,
             )
             for name, model in models.items()

@@ -33,7 +33,6 @@ class ModelPipeline:
         extra: the manifest's own columns.
     """
 
-    name: str
     spec: RendererSpec
     pool: Pool
     num_gpus: float

@@ -14,7 +14,7 @@ from models.base import Family, Rules, Settings
 from models.registry import FAMILIES
 
 _FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
-_MAX_QUALITY = {"webp": 100, "jpeg": 100, "mp4": 51}
+_QUALITY = {"webp": (1, 100), "jpeg": (1, 100), "mp4": (0, 51)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _settings(job: Job, name: str, config: ModelConfig, family: Family, on_gpu: 
             near = difflib.get_close_matches(argument, family.arguments, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"this pipeline takes {', '.join(family.arguments)}"
             raise UserError(f"models.{name}.pipeline_arguments.{argument}: unknown key; {hint}")
-        if value is not None and (not isinstance(value, expected) or isinstance(value, bool) != (expected is bool)):
+        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
             raise UserError(
                 f"models.{name}.pipeline_arguments.{argument}: should be a {expected.__name__}, got {value!r}"
             )
@@ -111,11 +111,12 @@ def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
         raise UserError(
             f"models.{name}.format: this model draws {rules.kind}s, so {' or '.join(formats)}, not {media_format}"
         )
-    if config.quality is not None and media_format not in _MAX_QUALITY:
+    if config.quality is not None and media_format not in _QUALITY:
         raise UserError(f"models.{name}.quality: {media_format} has none; remove it")
-    if config.quality is not None and config.quality > _MAX_QUALITY[media_format]:
+    lowest, highest = _QUALITY.get(media_format, (0, 0))
+    if config.quality is not None and not lowest <= config.quality <= highest:
         raise UserError(
-            f"models.{name}.quality: {config.quality} is over {media_format}'s {_MAX_QUALITY[media_format]}"
+            f"models.{name}.quality: {config.quality} is outside {lowest} … {highest}, the range of {media_format}"
         )
     return media_format
 

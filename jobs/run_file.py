@@ -5,11 +5,13 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
+from actors.checkpoints import is_on_hub
 from actors.versions import versions
+from jobs.cluster import is_submitted_job
 from jobs.config import Job, parse_job
 from manifests.errors import UserError
 from manifests.layout import RUNS, run_file
-from manifests.storage import Folder
+from manifests.storage import Folder, absolute
 
 
 def new_run_id() -> str:
@@ -32,7 +34,7 @@ class RunFile:
             "state": "planning",
             "started_at": _now(),
             "job_file": source,
-            "job": job.model_dump(mode="json"),
+            "job": _from_anywhere(job).model_dump(mode="json"),
             "versions": versions(),
         }
 
@@ -53,6 +55,22 @@ def newest_job(output: Folder) -> tuple[Job, str]:
         raise UserError(f"output {output.url}: no runs/*.json there, so it is no output of rendermill")
     content = json.loads(output.read(names[-1]) or b"{}")
     return parse_job(content["job"], f"{output.url}/{names[-1]}"), content["job_file"]
+
+
+def _from_anywhere(job: Job) -> Job:
+    """The job with local paths made absolute, so that `retry` finds them from any folder.
+
+    Those of a submitted job stay as they are: they lie in its packed folder, which is another one every time.
+    """
+    if is_submitted_job():
+        return job
+    models = {
+        name: model
+        if is_on_hub(model.checkpoint)
+        else model.model_copy(update={"checkpoint": absolute(model.checkpoint)})
+        for name, model in job.models.items()
+    }
+    return job.model_copy(update={"manifest": absolute(job.manifest), "output": absolute(job.output), "models": models})
 
 
 def _now() -> str:

@@ -39,7 +39,7 @@ def _wan_rules(configs: Configs) -> Rules:
     )
 
 
-_SANA_ARGUMENTS = {"max_sequence_length": int, "complex_human_instruction": list, "clean_caption": bool}
+_SANA_ARGUMENTS = {"max_sequence_length": int, "complex_human_instruction": list}
 
 FAMILIES: Mapping[str, Family] = {
     "SanaPipeline": Family(

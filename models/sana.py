@@ -45,7 +45,7 @@ class Sana(Model):
         self._reference_batch = settings.reference_batch
         self._text_batch = TEXT_ENCODER_REFERENCE_BATCH if settings.reference_batch else None
         stock = inspect.signature(SanaPipeline.__call__).parameters
-        names = ("max_sequence_length", "complex_human_instruction", "clean_caption")
+        names = ("max_sequence_length", "complex_human_instruction")
         self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
         if settings.compile:
             compile_blocks(self._pipeline.transformer.transformer_blocks)

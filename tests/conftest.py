@@ -156,10 +156,10 @@ class Rendermill:
         path.write_text(yaml.safe_dump(job | keys))
         return path
 
-    def run(self, *arguments: str | Path, **environment: str) -> Finished:
+    def run(self, *arguments: str | Path, cwd: Path = ROOT, **environment: str) -> Finished:
         finished = subprocess.run(
-            [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
-            cwd=ROOT,
+            [Path(sys.executable).with_name("rendermill"), *map(str, arguments)],
+            cwd=cwd,
             env={**self.environment, **environment},
             capture_output=True,
             text=True,

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ def test_a_nan_is_a_failure_of_its_item_alone_and_can_be_retried(rendermill: Ren
     assert {record["id"] for record in rendermill.table("metadata")} == {"0", "1", "3"}
     again = rendermill.generate("reproducibility=fast")
     assert (again.status, "1 failed before" in again.out) == (3, True)
-    retried = rendermill.run("retry", rendermill.output)
+    retried = rendermill.run("retry", rendermill.output, cwd=rendermill.folder)
     assert (retried.status, "to draw: sana 1; 3 finished before" in retried.out) == (3, True)
     assert len(rendermill.table("failures")) == 1
     rows[2]["guidance_scale"] = 3.0
@@ -259,6 +260,21 @@ def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: R
     failures = rendermill.table("failures")
     assert 10 < len(failures) <= 40
     assert {failure["error_type"] for failure in failures} == {"NonFinite"}
+
+
+def test_the_demo(rendermill: Rendermill) -> None:
+    finished = rendermill.run("generate", "examples/demo.yaml", f"output={rendermill.output}")
+    assert finished.status == 0, finished
+    assert "76 items finished, 0 failed, 0 rejected" in finished.out
+    records = rendermill.table("metadata")
+    assert Counter(record["model"] for record in records) == {"sana": 64, "wan": 12}
+    for record in records:
+        path = str(rendermill.output / record["path"])
+        if record["format"] == "png":
+            Image.open(path).load()
+        else:
+            with av.open(path) as container:
+                assert len(list(container.decode(video=0))) == 17
 
 
 def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> None:

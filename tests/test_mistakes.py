@@ -1,13 +1,11 @@
 """Users' mistakes, through the command line: exit status 2, one line that names what is wrong, nothing written."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, Rendermill
+from conftest import Rendermill
 
 Prepare = Callable[[Rendermill], dict[str, Any]]
 
@@ -144,11 +142,3 @@ def test_a_cluster_that_is_not_there(rendermill: Rendermill) -> None:
     assert finished.status == 2, finished
     assert finished.error.count("\n") == 1
     assert "RAY_AUTH_TOKEN" in finished.error
-
-
-def test_the_demo_manifest_is_a_good_one() -> None:
-    table = pq.read_table(Path(ROOT) / "examples" / "demo.parquet")
-    assert table["model"].value_counts().to_pylist() == [
-        {"values": "sana", "counts": 64},
-        {"values": "wan", "counts": 12},
-    ]
