@@ -22,6 +22,7 @@ from jobs.run_file import RunFile, new_run_id
 from manifests.errors import one_line
 from manifests.ledger import Ledger
 from manifests.prompts import RowValidator, open_manifest
+from manifests.rejected import RejectedRows
 from manifests.storage import Folder, absolute
 
 _SECONDS_BETWEEN_FLUSHES = 5.0
@@ -59,8 +60,8 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
         run_file.update("planning")
         contracts = {name: model.contract for name, model in models.items()}
         validator = RowValidator(contracts, job.model_of_rows, job.seed)
-        plan = make_plan(manifest, validator, ledger, job.limit, retry_failures)
-        ledger.write_rejected(plan.rejected)
+        rejected = RejectedRows(output, run_id)
+        plan = make_plan(manifest, validator, ledger, rejected, job.limit, retry_failures)
         _announce(screen, plan)
 
         pipelines = {

@@ -14,6 +14,7 @@ from manifests.errors import one_line
 from manifests.identity import blake2b_128
 from manifests.ledger import Ledger
 from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
+from manifests.rejected import RejectedRows
 from manifests.schema import REJECTED_COLUMNS, arrow_schema
 
 _HASH = pa.binary(16)
@@ -50,7 +51,7 @@ class Plan:
         num_finished: by model, samples that have a record already.
         num_failed: samples that failed in an earlier run and are left as they are.
         num_duplicates: rows that say again what an earlier row says.
-        rejected: tables with `REJECTED_COLUMNS`.
+        num_rejected: rows, and unreadable files, that cannot be drawn.
     """
 
     work: Mapping[str, list[Work]]
@@ -58,34 +59,38 @@ class Plan:
     num_finished: Mapping[str, int]
     num_failed: int
     num_duplicates: int
-    rejected: list[pa.Table]
-
-    @property
-    def num_rejected(self) -> int:
-        """Manifest rows that cannot be drawn."""
-        return sum(table.num_rows for table in self.rejected)
+    num_rejected: int
 
 
 def make_plan(
-    manifest: Manifest, validator: RowValidator, ledger: Ledger, limit: int | None, retry_failures: bool
+    manifest: Manifest,
+    validator: RowValidator,
+    ledger: Ledger,
+    rejected: RejectedRows,
+    limit: int | None,
+    retry_failures: bool,
 ) -> Plan:
     """Read ids and hashes of every row, in tasks, and decide what each model is to draw.
 
     Args:
+        rejected: takes the rows that cannot be drawn.
         limit: only the manifest's first so many samples.
         retry_failures: draw what failed before once more.
     """
-    rejected = [_rejected_file(file, reason) for file, reason in manifest.unreadable.items()]
+    for file, reason in manifest.unreadable.items():
+        rejected.add(_rejected_file(file, reason))
     scans = []
     for scan, rejected_rows in _map_row_groups(_Scan(validator), list(enumerate(manifest.row_groups))):
         scans.append(scan)
-        rejected += [rejected_rows] if rejected_rows.num_rows else []
+        rejected.add(rejected_rows)
     scanned = pa.concat_tables([_SCAN_SCHEMA.empty_table(), *scans]).unify_dictionaries().combine_chunks()
     scanned = scanned.sort_by([(name, "ascending") for name in ("row_group", "row_number", "sample_index")])
 
     is_first, in_conflict = _doubles(scanned)
     num_duplicates = _num_rows(scanned.filter(pa.array(~is_first & ~in_conflict)))
-    rejected += _reject_conflicts(manifest, scanned.filter(pa.array(in_conflict)))
+    for rejected_rows in _reject_conflicts(manifest, scanned.filter(pa.array(in_conflict))):
+        rejected.add(rejected_rows)
+    rejected.finish()
     valid = scanned.filter(pa.array(is_first & ~in_conflict)).slice(0, limit)
 
     finished = pc.is_in(valid["request_hash"], ledger.finished)
@@ -99,7 +104,7 @@ def make_plan(
         num_finished=_count_models(valid.filter(finished), validator),
         num_failed=0 if retry_failures else pc.sum(failed).as_py() or 0,
         num_duplicates=num_duplicates,
-        rejected=rejected,
+        num_rejected=rejected.num_rows,
     )
 
 
@@ -181,10 +186,10 @@ def _work(manifest: Manifest, samples: pa.Table) -> list[Work]:
     ]
 
 
-def _reject_conflicts(manifest: Manifest, samples: pa.Table) -> list[pa.Table]:
+def _reject_conflicts(manifest: Manifest, samples: pa.Table) -> Iterator[pa.Table]:
     """Read the rows that share an id but not their content once more, for `rejected/`."""
     arguments = [(work.row_group, set(work.row_numbers.tolist())) for work in _work(manifest, samples)]
-    return list(_map_row_groups(_reject_rows, arguments))
+    return _map_row_groups(_reject_rows, arguments)
 
 
 def _reject_rows(row_group: RowGroup, row_numbers: set[int]) -> pa.Table:

@@ -6,7 +6,6 @@ parts; a crash between any two steps leaves files from which the next run goes o
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from manifests import layout
 from manifests.errors import UserError, one_line
 from manifests.identity import item_key
 from manifests.schema import ERROR_COLUMNS, FORMAT_VERSION, receipt_schema
-from manifests.storage import Folder
+from manifests.storage import Folder, parquet_bytes
 
 _NUM_IO_THREADS = 16
 _HASH = pa.binary(16)
@@ -89,7 +88,7 @@ class Ledger:
             return
         receipts = pa.concat_tables(self._unflushed)
         name = layout.pending(self._run_id, self._next_number(layout.PENDING))
-        self._folder.write(name, _parquet_bytes(receipts))
+        self._folder.write(name, parquet_bytes(receipts))
         self._pending_files.append(name)
         self._pending.append(receipts)
         self._unflushed = []
@@ -109,14 +108,6 @@ class Ledger:
         self._folder.delete(self._pending_files)
         self._pending, self._pending_files = [], []
 
-    def write_rejected(self, rejected: list[pa.Table]) -> None:
-        """Replace the content of `rejected/` by these tables (`schema.REJECTED_COLUMNS`)."""
-        old = self._folder.names(layout.REJECTED)
-        new = [layout.part(layout.REJECTED, self._run_id, number) for number in range(len(rejected))]
-        for name, table in zip(new, rejected, strict=True):
-            self._folder.write(name, _parquet_bytes(table))
-        self._folder.delete(name for name in old if name not in new)
-
     def _settle_format(self, extra: pa.Schema) -> pa.Schema:
         """Read the output's format file, or write it on its first run; returns the extra columns of the output."""
         stored = self._folder.read(layout.FORMAT_FILE)
@@ -130,7 +121,7 @@ class Ledger:
                 for kind, columns in ((layout.METADATA, ()), (layout.FAILURES, _ERROR_NAMES)):
                     schema = [field for field in receipt_schema(extra) if field.name not in _ERROR_NAMES or columns]
                     empty = pa.schema(schema).empty_table()
-                    self._folder.write(layout.part(kind, self._run_id, self._next_number(kind)), _parquet_bytes(empty))
+                    self._folder.write(layout.part(kind, self._run_id, self._next_number(kind)), parquet_bytes(empty))
             except OSError as error:
                 raise UserError(f"output {self._folder.url}: cannot be written: {one_line(error)}") from error
             return extra
@@ -210,7 +201,7 @@ class Ledger:
         if number is None:
             number = len(names)
             names.append(layout.part(kind, self._run_id, self._next_number(kind)))
-        self._folder.write(names[number], _parquet_bytes(rows))
+        self._folder.write(names[number], parquet_bytes(rows))
         others = self._index[kind].filter(pc.not_equal(self._index[kind]["part"], number))
         self._index[kind] = pa.concat_tables([others, _index_entries(rows, number)])
 
@@ -240,10 +231,3 @@ def _index_entries(table: pa.Table, part: int) -> pa.Table:
 def _media_without(old: pa.Table, new: pa.Table) -> list[str]:
     kept = set(new["path"].to_pylist())
     return [path for path in old["path"].to_pylist() if path not in kept]
-
-
-def _parquet_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    buffer: Any = sink.getvalue()
-    return bytes(buffer)

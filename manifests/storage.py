@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.errors import UserError, one_line
@@ -109,3 +111,10 @@ class Folder:
                 filesystem.rm_file(self.path(name))
             except FileNotFoundError:
                 continue
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the content of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return cast(bytes, sink.getvalue().to_pybytes())

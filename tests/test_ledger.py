@@ -12,7 +12,8 @@ from manifests import layout
 from manifests.errors import UserError
 from manifests.identity import blake2b_128
 from manifests.ledger import Ledger
-from manifests.schema import receipt_schema
+from manifests.rejected import RejectedRows
+from manifests.schema import REJECTED_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder
 
 EXTRA = pa.schema([("category", pa.string())])
@@ -133,3 +134,20 @@ def test_a_write_that_breaks_off_leaves_no_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         Folder(str(tmp_path)).write("metadata/part-x.parquet", b"data")
     assert list((tmp_path / "metadata").iterdir()) == []
+
+
+def rejected_rows(*reasons: str) -> pa.Table:
+    schema = arrow_schema(REJECTED_COLUMNS)
+    return pa.Table.from_pylist([{"file": "f", "row_number": 0, "reason": reason} for reason in reasons], schema)
+
+
+def test_rejected_rows_are_the_newest_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manifests.rejected._NUM_ROWS_PER_PART", 2)
+    for run_id, given in (("one", ["a", "b", "c"]), ("two", ["d", "e"]), ("three", [])):
+        rejected = RejectedRows(Folder(str(tmp_path)), run_id)
+        for reason in given:
+            rejected.add(rejected_rows(reason))
+            rejected.add(rejected_rows())
+        rejected.finish()
+        assert rejected.num_rows == len(given)
+        assert pq.read_table(tmp_path / "rejected")["reason"].to_pylist() == given
