@@ -18,7 +18,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from manifests.errors import UserError, one_line
 from manifests.identity import blake2b_128
-from manifests.storage import is_local, open_filesystem
+from manifests.storage import first_contact, is_local, open_filesystem
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rendermill"
 _NOT_PART_OF_THE_MODEL = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.mp4", "LICENSE*", ".*", "*/.*")
@@ -55,9 +55,10 @@ def describe(source: str, revision: str | None) -> Checkpoint:
     if revision is not None:
         raise UserError(f"checkpoint {source}: only a checkpoint on the Hub has a revision; remove it")
     filesystem, root = open_filesystem(source)
-    if not filesystem.isdir(root):
+    with first_contact(f"checkpoint {source}: cannot be read"):
+        files = {path[len(root) :].lstrip("/"): path for path in filesystem.find(root)}
+    if not files:
         raise UserError(f"checkpoint {source}: no such folder")
-    files = {path[len(root) :].lstrip("/"): path for path in filesystem.find(root)}
     kept = {name: path for name, path in sorted(files.items()) if _belongs(name)}
     _check_safetensors(source, kept)
     configs = _read_configs(source, kept, lambda name: filesystem.cat_file(kept[name]))

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests import layout
-from manifests.errors import UserError, one_line
+from manifests.errors import UserError
 from manifests.identity import item_key
-from manifests.schema import ERROR_COLUMNS, FORMAT_VERSION, receipt_schema
-from manifests.storage import Folder, parquet_bytes
+from manifests.schema import FORMAT_VERSION, RECORD_COLUMNS, arrow_schema, receipt_schema
+from manifests.storage import Folder, first_contact, parquet_bytes
 
 _NUM_IO_THREADS = 16
 _HASH = pa.binary(16)
@@ -40,8 +40,7 @@ class Ledger:
         self._run_id = run_id
         self._num_files = {layout.METADATA: 0, layout.FAILURES: 0, layout.PENDING: 0}
         self.extra = self._settle_format(extra)
-        self._schema = receipt_schema(self.extra)
-        self._record_schema = pa.schema([field for field in self._schema if field.name not in _ERROR_NAMES])
+        self._schemas = _schemas(self.extra)
         self._unflushed: list[pa.Table] = []
         self._pending: list[pa.Table] = []
         self._pending_files: list[str] = []
@@ -77,7 +76,8 @@ class Ledger:
         for request_hash in hashes:
             is_new.append(request_hash not in self._seen)
             self._seen.add(request_hash)
-        new = receipts.filter(pa.array(is_new, pa.bool_())).select(self._schema.names).cast(self._schema)
+        schema = self._schemas[layout.FAILURES]
+        new = receipts.filter(pa.array(is_new, pa.bool_())).select(schema.names).cast(schema)
         if new.num_rows:
             self._unflushed.append(new)
         return new
@@ -99,9 +99,8 @@ class Ledger:
         if self._pending:
             receipts = pa.concat_tables(self._pending)
             is_record = pc.is_null(receipts["error_type"])
-            replaced_media = self._replace(
-                layout.METADATA, receipts.filter(is_record).select(self._record_schema.names)
-            )
+            record_names = self._schemas[layout.METADATA].names
+            replaced_media = self._replace(layout.METADATA, receipts.filter(is_record).select(record_names))
             self._replace(layout.FAILURES, receipts.filter(pc.invert(is_record)))
             self._forget_failures(receipts.filter(is_record))
             self._folder.delete(replaced_media)
@@ -110,21 +109,18 @@ class Ledger:
 
     def _settle_format(self, extra: pa.Schema) -> pa.Schema:
         """Read the output's format file, or write it on its first run; returns the extra columns of the output."""
-        stored = self._folder.read(layout.FORMAT_FILE)
-        if stored is None:
-            types = {field.name: str(field.type) for field in extra}
-            encoded = extra.serialize().to_pybytes().hex()
-            content = {"format_version": FORMAT_VERSION, "extra_columns": types, "extra_schema": encoded}
-            try:
-                self._folder.write(layout.FORMAT_FILE, json.dumps(content, indent=2).encode())
+        with first_contact(f"output {self._folder.url}: cannot be written"):
+            stored = self._folder.read(layout.FORMAT_FILE)
+            if stored is None:
                 # readers of `metadata/` find a table from the first moment on
-                for kind, columns in ((layout.METADATA, ()), (layout.FAILURES, _ERROR_NAMES)):
-                    schema = [field for field in receipt_schema(extra) if field.name not in _ERROR_NAMES or columns]
-                    empty = pa.schema(schema).empty_table()
-                    self._folder.write(layout.part(kind, self._run_id, self._next_number(kind)), parquet_bytes(empty))
-            except OSError as error:
-                raise UserError(f"output {self._folder.url}: cannot be written: {one_line(error)}") from error
-            return extra
+                for kind, schema in _schemas(extra).items():
+                    name = layout.part(kind, self._run_id, self._next_number(kind))
+                    self._folder.write(name, parquet_bytes(schema.empty_table()))
+                types = {field.name: str(field.type) for field in extra}
+                encoded = extra.serialize().to_pybytes().hex()
+                content = {"format_version": FORMAT_VERSION, "extra_columns": types, "extra_schema": encoded}
+                self._folder.write(layout.FORMAT_FILE, json.dumps(content, indent=2).encode())
+                return extra
         content = json.loads(stored)
         if content["format_version"] > FORMAT_VERSION:
             raise UserError(
@@ -154,13 +150,10 @@ class Ledger:
             return pq.read_table(file, columns=["id", "sample_index", "request_hash"])
 
     def _recover_pending(self) -> None:
-        """Roll up what a run that died left in `_pending/`."""
+        """Roll up what a run that died left in `_pending/`; what it had rolled up already takes its own place again."""
         for name in self._folder.names(layout.PENDING):
             with self._folder.open(name) as file:
-                receipts = pq.read_table(file).cast(self._schema)
-            hashes = _hashes(receipts)
-            known = pc.or_(pc.is_in(hashes, self.finished), pc.is_in(hashes, self.failed))
-            self._pending.append(receipts.filter(pc.invert(known)))
+                self._pending.append(pq.read_table(file).cast(self._schemas[layout.FAILURES]))
             self._pending_files.append(name)
         self.roll_up()
 
@@ -211,7 +204,8 @@ class Ledger:
         return number
 
 
-_ERROR_NAMES = tuple(column.name for column in ERROR_COLUMNS)
+def _schemas(extra: pa.Schema) -> dict[str, pa.Schema]:
+    return {layout.METADATA: arrow_schema(RECORD_COLUMNS, extra), layout.FAILURES: receipt_schema(extra)}
 
 
 def _keys(table: pa.Table) -> pa.Array:

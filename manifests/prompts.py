@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from manifests import identity
 from manifests.errors import UserError, one_line
 from manifests.schema import MANIFEST_COLUMNS, RESERVED_NAMES, ModelContract, Request
-from manifests.storage import open_filesystem
+from manifests.storage import first_contact, open_filesystem
 
 MAX_SEED = 2**63 - 1
 _MANIFEST_NAMES = frozenset(column.name for column in MANIFEST_COLUMNS)
@@ -61,15 +61,13 @@ def open_manifest(url: str) -> Manifest:
         UserError: nothing there, no readable file, or extra columns that no record could carry.
     """
     filesystem, path = open_filesystem(url)
-    try:
+    with first_contact(f"manifest {url}: cannot be read"):
         if any(character in path for character in "*?["):
             files = sorted(filesystem.glob(path))
         elif filesystem.isdir(path):
             files = sorted(filesystem.glob(f"{path.rstrip('/')}/**/*.parquet"))
         else:
             files = [path] if filesystem.exists(path) else []
-    except OSError as error:
-        raise UserError(f"manifest {url}: cannot be read: {one_line(error)}") from error
     if not files:
         raise UserError(f"manifest {url}: no such file, folder with *.parquet files, or glob with a match")
 

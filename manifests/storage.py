@@ -2,7 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, cast
@@ -25,6 +26,19 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.core.url_to_fs(url, use_listings_cache=False))
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: {one_line(error)}") from error
+
+
+@contextmanager
+def first_contact(failing: str) -> Iterator[None]:
+    """Turn whatever a store raises at first contact into a `UserError`: each store's client has errors of its own.
+
+    Args:
+        failing: what the error's line begins with.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{failing}: {one_line(error)}") from error
 
 
 def is_local(url: str) -> bool:

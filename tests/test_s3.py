@@ -76,3 +76,10 @@ def test_a_bucket_that_is_not_there(tmp_path: Path, checkpoints: Path, s3: dict[
     )
     assert (wrong_key.status, wrong_key.error.count("\n")) == (2, 1), wrong_key
     assert "manifest s3://b/x.parquet" in wrong_key.error
+    no_keys = {key: value for key, value in rendermill.environment.items() if not key.startswith("AWS_")}
+    no_keys |= {"AWS_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"], "AWS_EC2_METADATA_DISABLED": "true"}
+    anonymous = Rendermill(tmp_path, checkpoints, no_keys).run(
+        "generate", rendermill.write_job(manifest="s3://b/x.parquet"), HOME=str(tmp_path)
+    )
+    assert (anonymous.status, anonymous.error.count("\n")) == (2, 1), anonymous
+    assert "manifest s3://b/x.parquet: cannot be read: Unable to locate credentials" in anonymous.error
