@@ -133,7 +133,7 @@ class _Scan:
                     columns["id_hash"].append(id_hash)
                     columns["content_hash"].append(item.content_hash)
                     columns["request_hash"].append(bytes.fromhex(request.request_hash))
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             reason = f"row group {row_group.index} cannot be read: {one_line(error)}"
             return _SCAN_SCHEMA.empty_table(), _rejected_file(row_group.file, reason)
         return pa.table(columns, _SCAN_SCHEMA), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)

@@ -207,9 +207,10 @@ def test_bad_rows_are_rejected_with_their_reason_and_the_job_goes_on(rendermill:
     for name in ("seed", "width", "id"):
         rendermill.manifest(wrong_types.select(["prompt", name]), f"prompts/{name}.parquet")
     rendermill.manifest(pa.table({"text": ["no prompt column"]}), "prompts/sub/odd.parquet")
+    rendermill.manifest(pa.table({"prompt": pa.array([b"\xff"]).view(pa.string())}), "prompts/sub/garbled.parquet")
     finished = rendermill.generate(manifest=str(rendermill.folder / "prompts"), default_model="sana")
     assert finished.status == 3, finished
-    assert f"1 items finished, 0 failed, {len(BAD_ROWS) + 4} rejected" in finished.out
+    assert f"1 items finished, 0 failed, {len(BAD_ROWS) + 5} rejected" in finished.out
     rejected = rendermill.table("rejected")
     of_first_file = {row["row_number"]: row for row in rejected if row["file"].endswith("prompts/a.parquet")}
     for row_number, (row, reason) in enumerate(BAD_ROWS):
@@ -220,6 +221,7 @@ def test_bad_rows_are_rejected_with_their_reason_and_the_job_goes_on(rendermill:
     assert "width: expected a whole number, got 64.5" in others["width"]
     assert "id: expected text, got True" in others["id"]
     assert "no column `prompt`" in others["odd"]
+    assert "row group 0 cannot be read" in others["garbled"]
     again = rendermill.generate(manifest=str(rendermill.folder / "prompts"), default_model="sana")
     assert again.status == 3
     assert len(rendermill.table("rejected")) == len(rejected), "rejected rows should be listed once"
