@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download
 
-from manifests.errors import UserError, one_line
+from manifests.errors import UserError
 from manifests.identity import blake2b_128
 from manifests.storage import first_contact, is_local, open_filesystem
 
@@ -101,15 +101,8 @@ def fetch(checkpoint: Checkpoint) -> Path:
 
 
 def _describe_hub(source: str, revision: str | None) -> Checkpoint:
-    try:
+    with first_contact(f"checkpoint {source}: no such folder, and the Hub has no such model or cannot be reached"):
         info = HfApi().model_info(source, revision=revision, files_metadata=True)
-    except (
-        Exception
-    ) as error:  # the client lets its HTTP library's errors through, and which that is differs by version
-        raise UserError(
-            f"checkpoint {source}: no such folder, and the Hub has no such model or cannot be reached: "
-            f"{one_line(error, max_length=160)}"
-        ) from error
     files = {file.rfilename: file for file in info.siblings or [] if _belongs(file.rfilename)}
     _check_safetensors(source, files)
 
