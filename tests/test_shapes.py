@@ -1,0 +1,140 @@
+"""The world of coloured shapes: its scorer on drawings of known contents, and its trainings, a few steps long."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from shapes import sana, sana_sprint, video_autoencoder, wan
+from shapes.drawing import draw, random_layout
+from shapes.scenes import (
+    COLOURS,
+    MOTIONS,
+    RELATIONS,
+    SHAPES,
+    Scene,
+    caption,
+    held_out_scenes,
+    random_clip,
+    random_picture,
+    training_scenes,
+)
+from shapes.scorer import compare
+
+
+def drawn(scenes: list[Scene], num_frames: int, side: int) -> np.ndarray:
+    pictures = draw(random_layout(scenes, num_frames, torch.Generator().manual_seed(0)), side)
+    return ((pictures / 2 + 0.5) * 255).round().byte().permute(0, 2, 3, 4, 1).numpy()
+
+
+WORLDS = [(random_picture, 1, 128, 120), (random_clip, 17, 64, 16)]
+
+
+@pytest.mark.parametrize(("make", "num_frames", "side", "num_scenes"), WORLDS)
+def test_scorer_sees_what_was_drawn(make: object, num_frames: int, side: int, num_scenes: int) -> None:
+    scenes = held_out_scenes(make, num_scenes)
+    for scene, frames in zip(scenes, drawn(scenes, num_frames, side), strict=True):
+        verdict = compare(scene, frames)
+        assert all(verdict.values()), (caption(scene), verdict)
+
+
+def changed(scene: Scene) -> dict[str, Scene]:
+    """The scene with one attribute changed, by attribute."""
+
+    def other(names: object, *taken: str | None) -> str:
+        return next(name for name in names if name not in taken)
+
+    first = scene.things[0]
+    colours = [scene.background, *(thing.colour for thing in scene.things)]
+
+    def with_thing(**changes: str) -> Scene:
+        return replace(scene, things=(replace(first, **changes), *scene.things[1:]))
+
+    scenes = {
+        "shape": with_thing(shape=other(SHAPES, *(thing.shape for thing in scene.things))),
+        "colour": with_thing(colour=other(COLOURS, *colours)),
+        "background": replace(scene, background=other(COLOURS, *colours)),
+    }
+    if scene.motion:
+        scenes["motion"] = replace(scene, motion=other(MOTIONS, scene.motion))
+    if scene.relation:
+        scenes["relation"] = replace(scene, relation=other(RELATIONS, scene.relation))
+    if first.size:
+        scenes["size"] = with_thing(size=other(("small", "large"), first.size))
+    if first.position:
+        scenes["position"] = with_thing(position=other(("on the left", "on the right"), first.position))
+    return scenes
+
+
+@pytest.mark.parametrize(("make", "num_frames", "side"), [world[:3] for world in WORLDS])
+def test_scorer_sees_what_is_wrong(make: object, num_frames: int, side: int) -> None:
+    scenes = held_out_scenes(make, 8, seed=1)
+    for scene, frames in zip(scenes, drawn(scenes, num_frames, side), strict=True):
+        for attribute, wrong in changed(scene).items():
+            verdict = compare(wrong, frames)
+            assert [name for name, is_right in verdict.items() if not is_right] == [attribute], caption(wrong)
+
+
+def test_a_blank_picture_or_clip_shows_nothing() -> None:
+    picture, clip = held_out_scenes(random_picture, 1)[0], held_out_scenes(random_clip, 1)[0]
+    assert not compare(picture, np.full((1, 128, 128, 3), 250, np.uint8))["number"]
+    assert not any(compare(clip, np.full((17, 64, 64, 3), 250, np.uint8)).values())
+
+
+def test_held_out_combinations_are_never_trained_on() -> None:
+    scenes = training_scenes(random_picture, seed=3)
+    trained = {caption(next(scenes)) for _ in range(2000)}
+    assert not trained & {caption(scene) for scene in held_out_scenes(random_picture, 500)}
+    scene = random_picture(random.Random(5))
+    assert scene.relation == "left of" or scene.relation in RELATIONS
+    opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+    mirrored = replace(scene, things=scene.things[::-1], relation=opposite[scene.relation])
+    assert mirrored.is_held_out == scene.is_held_out
+
+
+def test_whole_clips_equal_the_stock_autoencoder() -> None:
+    torch.manual_seed(0)
+    vae = wan.make_autoencoder().double()
+    clips = torch.randn(1, 3, 17, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(video_autoencoder.encode(vae, clips), vae.encode(clips).latent_dist.parameters)
+        latents = torch.randn(1, 8, 5, 4, 4, dtype=torch.float64)
+        stock = vae.decode(latents).sample
+        torch.testing.assert_close(video_autoencoder.decode(vae, latents).clamp(-1, 1), stock)
+
+
+def train(module: ModuleType, monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> None:
+    few = ["--denoiser-steps", "2", "--batch-size", "4", "--num-scenes", "16", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["train", "--output", str(output), *few, *arguments])
+    module.main()
+
+
+def test_trainings_end_in_checkpoints_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(sana, monkeypatch, tmp_path / "sana", "--autoencoder-steps", "2")
+    train(sana_sprint, monkeypatch, tmp_path / "sprint", "--teacher", str(tmp_path / "sana"))
+    train(wan, monkeypatch, tmp_path / "wan", "--autoencoder-steps", "6")
+    for name in ("sana", "sprint", "wan"):
+        pipeline = DiffusionPipeline.from_pretrained(tmp_path / name)
+        assert pipeline.vae.dtype == torch.float32
+
+
+def test_experts_see_short_prompts_as_padded_ones() -> None:
+    torch.manual_seed(0)
+    expert = wan.make_expert()
+    latents, prompts = torch.randn(1, 8, 5, 8, 8), torch.randn(1, 11, 96)
+    prompts[0, 7:] = 0
+
+    def predict(num_tokens: int) -> torch.Tensor:
+        padded = torch.nn.functional.pad(prompts, (0, 0, 0, num_tokens - 11))
+        return expert(latents, torch.tensor([500.0]), padded, return_dict=False)[0]
+
+    with torch.no_grad():
+        stock = predict(512)
+        for block in expert.blocks:
+            block.attn2.set_processor(wan.ShortPromptProcessor(512 - 11))
+        torch.testing.assert_close(predict(12), stock, rtol=1e-4, atol=1e-5)
