@@ -1,0 +1,127 @@
+"""How often the shapes checkpoints draw what the prompt says: `python -m benchmarks.adherence FOLDER`.
+
+Renders captions of combinations that training never saw, through the stock diffusers pipeline, looks at the pixels, and
+prints for every attribute that captions name how often it came out.
+"""
+
+import argparse
+import json
+import multiprocessing
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, WanPipeline
+
+from shapes.scenes import COLOURS, SHAPES, caption, held_out_scenes, random_clip, random_picture
+from shapes.scorer import compare, look, watch
+
+NUM_INFERENCE_STEPS = {"SanaPipeline": 20, "SanaSprintPipeline": 2, "WanPipeline": 20}
+
+
+def render(
+    pipeline: Any, prompts: Sequence[str], batch_size: int, negative_prompts: Sequence[str] = (), **arguments: Any
+) -> list[np.ndarray]:
+    """Frames of every prompt, (frames, side, side, 3), uint8; the seeds are the prompts' indices."""
+    rendered: list[np.ndarray] = []
+    for start in range(0, len(prompts), batch_size):
+        batch = list(prompts[start : start + batch_size])
+        arguments["generator"] = [torch.Generator("cpu").manual_seed(start + index) for index in range(len(batch))]
+        if negative_prompts:
+            arguments["negative_prompt"] = list(negative_prompts[start : start + batch_size])
+        if isinstance(pipeline, WanPipeline):
+            clips = pipeline(batch, height=64, width=64, num_frames=17, output_type="np", **arguments).frames
+            rendered += [(clip * 255).round().astype(np.uint8) for clip in clips]
+        else:
+            images = pipeline(batch, height=128, width=128, use_resolution_binning=False, **arguments).images
+            rendered += [np.asarray(image)[None] for image in images]
+    return rendered
+
+
+def _processes() -> ProcessPoolExecutor:
+    # a fork of a process in which torch has used its threads can hang
+    return ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
+
+
+def measure_adherence(pipeline: Any, num_captions: int, batch_size: int, **arguments: Any) -> dict[str, float]:
+    """Shares of held-out captions that came out: whole, and by attribute; and seconds an item."""
+    scenes = held_out_scenes(random_clip if isinstance(pipeline, WanPipeline) else random_picture, num_captions)
+    started = time.monotonic()
+    rendered = render(pipeline, [caption(scene) for scene in scenes], batch_size, **arguments)
+    seconds = time.monotonic() - started
+    with _processes() as executor:
+        verdicts = list(executor.map(compare, scenes, rendered, chunksize=8))
+    shares = defaultdict(list)
+    for verdict in verdicts:
+        shares["whole caption"].append(all(verdict.values()))
+        for attribute, is_right in verdict.items():
+            shares[attribute].append(is_right)
+    return {name: float(np.mean(values)) for name, values in shares.items()} | {"seconds": seconds / num_captions}
+
+
+def measure_negative_prompt(pipeline: Any, num_captions: int, batch_size: int, **arguments: Any) -> dict[str, float]:
+    """Captions that leave the colour open: the share drawn in some colour, without and with that as negative prompt."""
+    generator = random.Random(0)
+    prompts, colours = [], []
+    for _ in range(num_captions):
+        background, colour = generator.sample(list(COLOURS), 2)
+        prompts.append(f"a {generator.choice(SHAPES)} on a {background} background")
+        colours.append(colour)
+    prompts = [prompt.replace("a orange", "an orange") for prompt in prompts]
+    shares = {}
+    for name, negative_prompts in (("without", ()), ("with", colours)):
+        rendered = render(pipeline, prompts, batch_size, negative_prompts, **arguments)
+        with _processes() as executor:
+            seen = list(executor.map(_colours, rendered, chunksize=8))
+        shares[f"share {name} negative prompt"] = float(
+            np.mean([c in found for c, found in zip(colours, seen, strict=True)])
+        )
+    return shares
+
+
+def _colours(frames: np.ndarray) -> set[str]:
+    if len(frames) == 1:
+        return {seen.colour for seen in look(frames[0])[1]}
+    scene = watch(frames)
+    return {thing.colour for thing in scene.things} if scene else set()
+
+
+def main() -> None:
+    """Measure one checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--num-captions", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=25)
+    parser.add_argument("--num-inference-steps", type=int, help="default: 20; Sprint 2")
+    parser.add_argument("--guidance-scale", type=float, help="default: the pipeline's own")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--expert", choices=["high-noise", "low-noise"], help="Wan: draw all steps with one expert")
+    parser.add_argument("--negative-prompt", action="store_true", help="measure what negative prompts keep out")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    given = parser.parse_args()
+    pipeline = DiffusionPipeline.from_pretrained(given.checkpoint, dtype=getattr(torch, given.dtype)).to(given.device)
+    pipeline.set_progress_bar_config(disable=True)
+    if given.expert == "high-noise":
+        pipeline.transformer_2 = pipeline.transformer
+    elif given.expert == "low-noise":
+        pipeline.transformer = pipeline.transformer_2
+    arguments = {"num_inference_steps": given.num_inference_steps or NUM_INFERENCE_STEPS[type(pipeline).__name__]}
+    if given.guidance_scale is not None:
+        arguments["guidance_scale"] = given.guidance_scale
+    measure = measure_negative_prompt if given.negative_prompt else measure_adherence
+    result = measure(pipeline, given.num_captions, given.batch_size, **arguments)
+    if given.json:
+        print(json.dumps(vars(given) | arguments | result))
+        return
+    for name, value in result.items():
+        print(f"{name:30} {value:.2f}" if name == "seconds" else f"{name:30} {100 * value:5.1f} %")
+
+
+if __name__ == "__main__":
+    main()
