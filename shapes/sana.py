@@ -186,7 +186,7 @@ def main() -> None:
         "Train checkpoints/sana-shapes.",
         output="checkpoints/sana-shapes",
         autoencoder_steps=3000,
-        denoiser_steps=9000,
+        denoiser_steps=16000,
         batch_size=256,
         num_scenes=120_000,
     )

@@ -37,7 +37,7 @@ _NUM_LATENT_CHANNELS = 8
 _TEXT_CHANNELS = 96
 _MAX_SEQUENCE_LENGTH = 512
 """What `WanPipeline` pads prompts to, with zeros that the experts see."""
-_CURRICULUM = ((1, 4, 0.3), (5, 2, 0.2), (NUM_FRAMES, 1, 0.5))
+_CURRICULUM = ((1, 4, 0.25), (5, 2, 0.15), (NUM_FRAMES, 1, 0.6))
 """Frames a clip, how many times the whole clips' batch, and share of the autoencoder's steps."""
 
 
@@ -99,14 +99,14 @@ def train_autoencoder(training: Training, vae: AutoencoderKLWan, examples: Examp
     for num_frames, num_clips, share in _CURRICULUM:
 
         def loss(num_frames: int = num_frames, num_clips: int = num_clips) -> torch.Tensor:
-            indices = random_indices(examples, max(1, training.batch_size // 4) * num_clips)
+            indices = random_indices(examples, max(1, training.batch_size // 8) * num_clips)
             clips = _excerpts(examples, indices, num_frames)
             mean, log_variance = video_autoencoder.encode(vae, clips).float().chunk(2, 1)
             log_variance = log_variance.clamp(-30, 20)
             latents = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
             divergence = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
             difference = video_autoencoder.decode(vae, latents).float() - clips
-            return difference.abs().mean() + difference.square().mean() + 3e-4 * divergence
+            return difference.abs().mean() + difference.square().mean() + 3e-5 * divergence
 
         num_steps = max(2, int(training.autoencoder_steps * share))
         fit(f"autoencoder, {num_frames} frames", [vae], loss, num_steps, 1e-3)
@@ -204,8 +204,8 @@ def main() -> None:
     training = parse_arguments(
         "Train checkpoints/wan-shapes.",
         output="checkpoints/wan-shapes",
-        autoencoder_steps=5000,
-        denoiser_steps=7000,
+        autoencoder_steps=8000,
+        denoiser_steps=16000,
         batch_size=256,
         num_scenes=40_000,
     )
