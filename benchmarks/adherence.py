@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline, WanPipeline
 
-from shapes.scenes import COLOURS, SHAPES, caption, held_out_scenes, random_clip, random_picture
+from shapes.scenes import COLOURS, SHAPES, Scene, Thing, caption, held_out_scenes, random_clip, random_picture
 from shapes.scorer import compare, look, watch
 
 NUM_INFERENCE_STEPS = {"SanaPipeline": 20, "SanaSprintPipeline": 2, "WanPipeline": 20}
@@ -70,9 +70,8 @@ def measure_negative_prompt(pipeline: Any, num_captions: int, batch_size: int, *
     prompts, colours = [], []
     for _ in range(num_captions):
         background, colour = generator.sample(list(COLOURS), 2)
-        prompts.append(f"a {generator.choice(SHAPES)} on a {background} background")
+        prompts.append(caption(Scene((Thing("", generator.choice(SHAPES)),), background)))
         colours.append(colour)
-    prompts = [prompt.replace("a orange", "an orange") for prompt in prompts]
     shares = {}
     for name, negative_prompts in (("without", ()), ("with", colours)):
         rendered = render(pipeline, prompts, batch_size, negative_prompts, **arguments)

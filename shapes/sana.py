@@ -20,7 +20,9 @@ from shapes.training import (
     fit,
     make_examples,
     parse_arguments,
+    peak_signal_to_noise,
     random_indices,
+    reconstruction_loss,
     shifted,
 )
 
@@ -118,22 +120,16 @@ def train_autoencoder(training: Training, vae: AutoencoderDC, examples: Examples
         pictures = examples.draw(random_indices(examples, training.batch_size // 2), SIDE)[:, :, 0]
         latents = vae.encoder(pictures.contiguous(memory_format=torch.channels_last))
         drawn = vae.decoder(latents + _LATENT_NOISE * torch.randn_like(latents))
-        difference = drawn.float() - pictures
-        return difference.abs().mean() + difference.square().mean() + 1e-3 * latents.float().square().mean()
+        return reconstruction_loss(drawn, pictures) + 1e-3 * latents.float().square().mean()
 
     vae.to(memory_format=torch.channels_last)
     fit("autoencoder", [vae], loss, training.autoencoder_steps, 2e-3)
     latents = encode_all(training, vae, examples, min(len(examples), 4096))
     vae.register_to_config(scaling_factor=1 / latents.float().std().item())
-    print(f"autoencoder: {peak_signal_to_noise(vae, examples):.1f} dB", flush=True)
-
-
-@torch.no_grad()
-def peak_signal_to_noise(vae: AutoencoderDC, examples: Examples) -> float:
-    """How near decoded pictures are to the drawings, in dB."""
-    pictures = examples.draw(random_indices(examples, 256), SIDE)[:, :, 0]
-    error = (vae.decoder(vae.encoder(pictures)).clamp(-1, 1) - pictures).square().mean()
-    return 10 * torch.log10(4 / error).item()
+    with torch.no_grad():
+        pictures = examples.draw(random_indices(examples, 256), SIDE)[:, :, 0]
+        decibels = peak_signal_to_noise(vae.decoder(vae.encoder(pictures)), pictures)
+    print(f"autoencoder: {decibels:.1f} dB", flush=True)
 
 
 @torch.no_grad()

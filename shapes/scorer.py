@@ -62,9 +62,9 @@ def look(picture: np.ndarray, is_turned: bool = False) -> tuple[str, list[Seen]]
         is_nearer = distances[:, :, colour] < distances[:, :, background]
         for index in range(1, num_cores + 1):
             # erosion keeps soft edges, whose colours lie between two others, from counting as things
-            mask = ndimage.binary_dilation(cores == index, np.ones((3, 3)), iterations=2) & is_nearer
+            is_core = cores == index
+            mask = ndimage.binary_dilation(is_core, np.ones((3, 3)), iterations=2) & is_nearer
             if mask.mean() >= _MIN_AREA:
-                is_core = cores == index
                 is_pure = np.linalg.norm(pixels[is_core].mean(0) - _PALETTE[colour]) <= _MAX_COLOUR_DISTANCE
                 found.append(_fit(mask, names[colour] if is_pure else UNKNOWN, is_turned))
     return names[background], found

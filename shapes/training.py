@@ -108,6 +108,17 @@ def add_noise(latents: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -
     return (1 - sigma) * latents + sigma * noise
 
 
+def reconstruction_loss(decoded: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """What both autoencoders learn by: absolute plus squared error, a scalar."""
+    difference = decoded.float() - drawn
+    return difference.abs().mean() + difference.square().mean()
+
+
+def peak_signal_to_noise(decoded: torch.Tensor, drawn: torch.Tensor) -> float:
+    """How near decoded pictures or clips are to the drawings, -1 … 1, in dB."""
+    return 10 * torch.log10(4 / (decoded.clamp(-1, 1) - drawn).square().mean()).item()
+
+
 def fit(
     label: str, modules: Sequence[nn.Module], loss: Callable[[], torch.Tensor], num_steps: int, learning_rate: float
 ) -> None:

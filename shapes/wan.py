@@ -25,7 +25,9 @@ from shapes.training import (
     fit,
     make_examples,
     parse_arguments,
+    peak_signal_to_noise,
     random_indices,
+    reconstruction_loss,
     shifted,
 )
 
@@ -105,8 +107,7 @@ def train_autoencoder(training: Training, vae: AutoencoderKLWan, examples: Examp
             log_variance = log_variance.clamp(-30, 20)
             latents = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
             divergence = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
-            difference = video_autoencoder.decode(vae, latents).float() - clips
-            return difference.abs().mean() + difference.square().mean() + 3e-5 * divergence
+            return reconstruction_loss(video_autoencoder.decode(vae, latents), clips) + 3e-5 * divergence
 
         num_steps = max(2, int(training.autoencoder_steps * share))
         fit(f"autoencoder, {num_frames} frames", [vae], loss, num_steps, 1e-3)
@@ -114,21 +115,16 @@ def train_autoencoder(training: Training, vae: AutoencoderKLWan, examples: Examp
     vae.register_to_config(
         latents_mean=latents.mean((0, 2, 3, 4)).tolist(), latents_std=latents.std((0, 2, 3, 4)).tolist()
     )
-    print(f"autoencoder: {peak_signal_to_noise(vae, examples):.1f} dB", flush=True)
+    with torch.no_grad():
+        clips = examples.draw(random_indices(examples, 64), SIDE)
+        decibels = peak_signal_to_noise(vae.decode(vae.encode(clips).latent_dist.mean).sample, clips)
+    print(f"autoencoder: {decibels:.1f} dB", flush=True)
 
 
 def _excerpts(examples: Examples, indices: torch.Tensor, num_frames: int) -> torch.Tensor:
     """Clips' consecutive frames from a random one on, the same for all clips of the batch."""
     start = torch.randint(NUM_FRAMES - num_frames + 1, (), device=indices.device)
     return examples.draw(indices, SIDE, start + torch.arange(num_frames, device=indices.device))
-
-
-@torch.no_grad()
-def peak_signal_to_noise(vae: AutoencoderKLWan, examples: Examples) -> float:
-    """How near decoded clips are to the drawings, in dB."""
-    clips = examples.draw(random_indices(examples, 64), SIDE)
-    error = (vae.decode(vae.encode(clips).latent_dist.mean).sample - clips).square().mean()
-    return 10 * torch.log10(4 / error).item()
 
 
 @torch.no_grad()
