@@ -86,9 +86,9 @@ def random_layout(scenes: Sequence[Scene], num_frames: int, generator: torch.Gen
         along = direction[:, None] * progress * uniform(0.2, 0.26, 1, 1)
         across = uniform(-0.1, 0.1, 1, 2)
         centre = 0.5 + along + across
-        low, high = uniform(0.09, 0.12, 1), uniform(0.24, 0.28, 1)
+        low, high = uniform(0.13, 0.16, 1), uniform(0.28, 0.32, 1)
         growth = low + (high - low) * (progress[:, 0] + 1) / 2
-        radius = uniform(0.16, 0.2, 1).expand(-1, num_frames)
+        radius = uniform(0.2, 0.24, 1).expand(-1, num_frames)
         radius = torch.where(motion == MOTIONS.index("grows"), growth, radius)
         radius = torch.where(motion == MOTIONS.index("shrinks"), growth.flip(1), radius)
         rotates = motion == MOTIONS.index("rotates")
