@@ -1,4 +1,4 @@
-# make demo    make the environment and the tiny checkpoints, then run the demo job on the CPU
+# make demo    make the environment, then run the demo job on the CPU
 # make test    run every check: ruff, format, types, import direction, tests
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test checks format
 .DELETE_ON_ERROR:
 
-demo: .venv/installed checkpoints/sana-tiny
+demo: .venv/installed
 	$(BIN)/rendermill generate examples/demo.yaml
 
 test: checks
@@ -24,9 +24,6 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/tables.py
-
-checkpoints/sana-tiny: .venv/installed checkpoints/build_tiny.py
-	$(BIN)/python checkpoints/build_tiny.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

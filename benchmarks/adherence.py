@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline, WanPipeline
 
+from shapes import sana, wan
 from shapes.scenes import COLOURS, SHAPES, Scene, Thing, caption, held_out_scenes, random_clip, random_picture
 from shapes.scorer import compare, look, watch
 
@@ -35,17 +36,21 @@ def render(
         if negative_prompts:
             arguments["negative_prompt"] = list(negative_prompts[start : start + batch_size])
         if isinstance(pipeline, WanPipeline):
-            clips = pipeline(batch, height=64, width=64, num_frames=17, output_type="np", **arguments).frames
+            size = {"height": wan.SIDE, "width": wan.SIDE, "num_frames": wan.NUM_FRAMES}
+            clips = pipeline(batch, **size, output_type="np", **arguments).frames
             rendered += [(clip * 255).round().astype(np.uint8) for clip in clips]
         else:
-            images = pipeline(batch, height=128, width=128, use_resolution_binning=False, **arguments).images
+            size = {"height": sana.SIDE, "width": sana.SIDE, "use_resolution_binning": False}
+            images = pipeline(batch, **size, **arguments).images
             rendered += [np.asarray(image)[None] for image in images]
     return rendered
 
 
 def _processes() -> ProcessPoolExecutor:
     # a fork of a process in which torch has used its threads can hang
-    return ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(
+        mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def measure_adherence(pipeline: Any, num_captions: int, batch_size: int, **arguments: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Runs rendermill on one GPU, with random weights in the shape of Sana 1.6B: `python benchmarks/gpu_check.py`.
+"""Runs rendermill on one GPU, with random weights in the shape of Sana 1.6B: `python -m benchmarks.gpu_check`.
 
 Prints images a second, and whether pixels stayed the same across batch sizes and orders. Random weights do for
 both: same shapes, same kernels. Takes about five minutes and 12 GB of disk.
@@ -19,10 +19,9 @@ import yaml
 from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 from transformers import Gemma2Config, Gemma2Model
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "checkpoints"))
+from shapes.text import VOCABULARY_SIZE, make_tokenizer
 
-from build_tiny import VOCABULARY_SIZE, tokenizer  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 
 def build_sana_1600m(folder: Path) -> None:
@@ -59,10 +58,10 @@ def build_sana_1600m(folder: Path) -> None:
             downsample_block_type="Conv",
             scaling_factor=0.41407,
         )
-        text_encoder = Gemma2Model(Gemma2Config(vocab_size=VOCABULARY_SIZE, pad_token_id=0, eos_token_id=1))
+        text_encoder = Gemma2Model(Gemma2Config(vocab_size=VOCABULARY_SIZE, pad_token_id=0, eos_token_id=2))
     torch.set_default_dtype(torch.float32)
     scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
-    SanaPipeline(tokenizer(300), text_encoder, vae, transformer, scheduler).save_pretrained(folder)
+    SanaPipeline(make_tokenizer(300), text_encoder, vae, transformer, scheduler).save_pretrained(folder)
 
 
 def run(folder: Path, name: str, rows: list[dict[str, Any]], **settings: Any) -> tuple[dict[str, str], float]:

@@ -125,27 +125,35 @@ def draw(layout: Layout, side: int) -> torch.Tensor:
 
 
 def signed_distance(shape: torch.Tensor, x: torch.Tensor, y: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """`distance_to` with a shape for every item: `shape` is an index into SHAPES, broadcast with the others."""
+    result = distance_to(SHAPES[0], x, y, angle)
+    for index, name in enumerate(SHAPES[1:], 1):
+        result = torch.where(shape == index, distance_to(name, x, y, angle), result)
+    return result
+
+
+def distance_to(shape: str, x: torch.Tensor, y: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     """The distance to a shape's outline, negative inside, in radii; far from the outline only a bound of it.
 
     Args:
-        shape: index into SHAPES; broadcast with the others.
-        x: to the right of the centre, in radii.
+        shape: one of SHAPES.
+        x: to the right of the centre, in radii; broadcast with the others.
         y: below the centre, in radii.
         angle: clockwise, radians.
     """
     x, y = x * torch.cos(angle) + y * torch.sin(angle), y * torch.cos(angle) - x * torch.sin(angle)
     across, along = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
-    distances = {
-        "circle": torch.hypot(x, y) - 1,
-        "square": across - 0.87,
-        "triangle": torch.maximum(y, math.cos(math.pi / 6) * x.abs() - y / 2) - 0.62,
-        "star": _star(x, y),
-        "cross": torch.maximum(across - 1.05, along - 0.38),
-    }
-    result = distances["circle"]
-    for index, name in enumerate(SHAPES):
-        result = torch.where(shape == index, distances[name], result)
-    return result
+    match shape:
+        case "circle":
+            return torch.hypot(x, y) - 1
+        case "square":
+            return across - 0.87
+        case "triangle":
+            return torch.maximum(y, math.cos(math.pi / 6) * x.abs() - y / 2) - 0.62
+        case "star":
+            return _star(x, y)
+        case _:
+            return torch.maximum(across - 1.05, along - 0.38)
 
 
 def _star(x: torch.Tensor, y: torch.Tensor, outer: float = 1.2, inner: float = 0.55) -> torch.Tensor:

@@ -141,7 +141,6 @@ def main() -> None:
     training = parse_arguments(
         "Train checkpoints/sana-sprint-shapes from checkpoints/sana-shapes.",
         output="checkpoints/sana-sprint-shapes",
-        autoencoder_steps=0,
         denoiser_steps=10000,
         batch_size=256,
         num_scenes=100_000,

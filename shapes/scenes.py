@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = {
@@ -86,14 +87,11 @@ def training_scenes(make: Callable[[random.Random], Scene], seed: int) -> Iterat
 
 
 def held_out_scenes(make: Callable[[random.Random], Scene], num_scenes: int, seed: int = 0) -> list[Scene]:
-    """Different scenes that training never sees."""
+    """Scenes that training never sees: all different while there are more (of clips there are some 430), then again."""
     generator = random.Random(seed)
-    distinct: dict[Scene, None] = {}
-    while len(distinct) < num_scenes:
-        scene = make(generator)
-        if scene.is_held_out:
-            distinct[scene] = None
-    return list(distinct)
+    candidates = (make(generator) for _ in range(1000 + 40 * num_scenes))
+    distinct = dict.fromkeys(scene for scene in candidates if scene.is_held_out)
+    return list(islice(cycle(distinct), num_scenes))
 
 
 def caption(scene: Scene) -> str:

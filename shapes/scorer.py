@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from shapes.drawing import signed_distance
+from shapes.drawing import distance_to
 from shapes.scenes import COLOURS, SHAPES, Scene, Thing
 
 UNKNOWN = "unknown"
@@ -75,11 +75,11 @@ def _fit(mask: np.ndarray, colour: str, is_turned: bool) -> Seen:
     y, x = ((coordinates + 0.5).mean() / side for coordinates in np.nonzero(mask))
     grid = (torch.arange(side, dtype=torch.float32) + 0.5) / side
     best, best_overlap = Seen(colour, UNKNOWN, x, y, float(np.sqrt(mask.mean() / np.pi))), _MIN_OVERLAP
-    for index, shape in enumerate(SHAPES):
+    for shape in SHAPES:
         radius = float(np.sqrt(mask.mean() / _unit_area(shape)))
         angles = np.arange(0, _SYMMETRY[shape] if is_turned else 1, _ANGLE_STEP) if _SYMMETRY[shape] else np.zeros(1)
-        template = signed_distance(
-            torch.tensor(index),
+        template = distance_to(
+            shape,
             ((grid - x) / radius)[None, None],
             ((grid - y) / radius)[None, :, None],
             torch.tensor(np.radians(angles), dtype=torch.float32)[:, None, None],
@@ -95,7 +95,7 @@ def _fit(mask: np.ndarray, colour: str, is_turned: bool) -> Seen:
 @cache
 def _unit_area(shape: str) -> float:
     axis = torch.linspace(-1.5, 1.5, 1001)
-    distance = signed_distance(torch.tensor(SHAPES.index(shape)), axis[None], axis[:, None], torch.tensor(0.0))
+    distance = distance_to(shape, axis[None], axis[:, None], torch.tensor(0.0))
     return float((distance < 0).float().mean()) * 9
 
 

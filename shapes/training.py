@@ -30,11 +30,11 @@ class Training:
 
     output: Path
     device: torch.device
-    autoencoder_steps: int
     denoiser_steps: int
     batch_size: int
     num_scenes: int
     seed: int
+    autoencoder_steps: int = 0
     teacher: Path | None = None
 
 
@@ -44,7 +44,8 @@ def parse_arguments(description: str, **defaults: Any) -> Training:
     parser.add_argument("--output", type=Path, default=defaults["output"], help="folder of the checkpoint")
     parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     for name in ("autoencoder_steps", "denoiser_steps", "batch_size", "num_scenes"):
-        parser.add_argument("--" + name.replace("_", "-"), type=int, default=defaults[name], help="number of them")
+        if name in defaults:
+            parser.add_argument("--" + name.replace("_", "-"), type=int, default=defaults[name], help="number of them")
     parser.add_argument("--seed", type=int, default=0)
     if "teacher" in defaults:
         parser.add_argument("--teacher", type=Path, default=defaults["teacher"], help="checkpoint to learn from")
@@ -145,7 +146,7 @@ def fit(
         capturable=is_cuda,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, num_steps, pct_start=0.05, cycle_momentum=False
+        optimizer, learning_rate, num_steps, pct_start=0.06, cycle_momentum=False
     )
 
     def step() -> torch.Tensor:

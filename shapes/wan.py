@@ -201,7 +201,7 @@ def main() -> None:
         "Train checkpoints/wan-shapes.",
         output="checkpoints/wan-shapes",
         autoencoder_steps=8000,
-        denoiser_steps=16000,
+        denoiser_steps=22000,
         batch_size=256,
         num_scenes=40_000,
     )

@@ -1,4 +1,4 @@
-"""Shared by all tests: the tiny checkpoints, one Ray cluster, and a way to run the command line."""
+"""Shared by all tests: the checkpoints, one Ray cluster, and a way to run the command line."""
 
 import contextlib
 import os
@@ -24,10 +24,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def checkpoints() -> Path:
-    """The folder with sana-tiny, sana-sprint-tiny and wan-tiny."""
-    folder = ROOT / "checkpoints"
-    subprocess.run([sys.executable, folder / "build_tiny.py", folder], check=True)
-    return folder
+    """The folder with sana-shapes, sana-sprint-shapes and wan-shapes."""
+    return ROOT / "checkpoints"
 
 
 def free_port() -> int:
@@ -136,7 +134,7 @@ class Rendermill:
     def model(self, name: str, checkpoint: str, **settings: Any) -> None:
         """Add a model with small defaults to the job."""
         defaults = {"width": 64, "height": 32, "num_inference_steps": 2} | settings.pop("defaults", {})
-        if checkpoint == "wan-tiny":
+        if checkpoint == "wan-shapes":
             defaults.setdefault("num_frames", 5)
         self.models[name] = {
             "checkpoint": str(self.checkpoints / checkpoint),

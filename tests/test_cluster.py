@@ -22,7 +22,7 @@ def submit(cluster: Cluster, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_submitted_job(rendermill: Rendermill, cluster: Cluster) -> None:
-    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"prompt": "a cat"}])
     job = str(rendermill.write_job())
     finished = submit(cluster, "python", "-m", "jobs.cli", "generate", job)
@@ -53,7 +53,7 @@ def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(tmp_path: Path
         address = f"--address={head.address}"
         with ray_node(address, "--num-cpus=1", environment=head.environment):
             rendermill = Rendermill(tmp_path, checkpoints, head.environment)
-            rendermill.model("sana", "sana-tiny")
+            rendermill.model("sana", "sana-shapes")
             rendermill.manifest([{"prompt": ""}])
             finished = rendermill.generate()
             assert finished.status == 2, finished
@@ -65,8 +65,8 @@ def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(tmp_path: Path
 
 
 def test_a_bar_a_model_on_a_terminal(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny")
-    rendermill.model("wan", "wan-tiny")
+    rendermill.model("sana", "sana-shapes")
+    rendermill.model("wan", "wan-shapes")
     rendermill.manifest(
         [{"prompt": f"prompt {index}", "model": model} for index in range(3) for model in ("sana", "wan")]
     )

@@ -1,4 +1,4 @@
-"""The main job through the command line, on a real Ray cluster with real (tiny) checkpoints."""
+"""The main job through the command line, on a real Ray cluster with real (small) checkpoints."""
 
 import hashlib
 import json
@@ -20,6 +20,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from manifests.schema import RECORD_COLUMNS, arrow_schema
+from shapes.scenes import held_out_scenes, random_clip, random_picture
+from shapes.scorer import compare
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "a cat", "id": "cat", "model": "sana", "category": "animals"},
@@ -38,9 +40,9 @@ def first_run(
 ) -> Iterator[tuple[Rendermill, Finished]]:
     """One job over three models, run once; tests that only look share it."""
     rendermill = Rendermill(tmp_path_factory.mktemp("first"), checkpoints, cluster.environment)
-    rendermill.model("sana", "sana-tiny")
-    rendermill.model("sprint", "sana-sprint-tiny", format="webp")
-    rendermill.model("wan", "wan-tiny")
+    rendermill.model("sana", "sana-shapes")
+    rendermill.model("sprint", "sana-sprint-shapes", format="webp")
+    rendermill.model("wan", "wan-shapes")
     rendermill.manifest(ROWS)
     yield rendermill, rendermill.generate()
 
@@ -128,9 +130,9 @@ def test_the_same_command_again_draws_nothing_and_a_changed_row_alone(
 
 
 def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill) -> None:
-    rendermill.model("sana-bfloat16", "sana-tiny", dtype="bfloat16")
-    rendermill.model("sana-float32", "sana-tiny", dtype="float32")
-    rendermill.model("wan-float32", "wan-tiny", dtype="float32")
+    rendermill.model("sana-bfloat16", "sana-shapes", dtype="bfloat16")
+    rendermill.model("sana-float32", "sana-shapes", dtype="float32")
+    rendermill.model("wan-float32", "wan-shapes", dtype="float32")
     rows = [
         {"id": f"{model}-{index}", "model": model, "prompt": f"prompt {index}", "guidance_scale": 3.0 + index}
         for model in rendermill.models
@@ -157,7 +159,7 @@ def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill)
 
 
 def test_fast_mode_keeps_the_noise_and_says_the_batch(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny", batch=3)
+    rendermill.model("sana", "sana-shapes", batch=3)
     rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(6)])
     assert rendermill.generate("reproducibility=fast").status == 0
     assert {record["batch_size"] for record in rendermill.table("metadata")} <= {1, 2, 3}
@@ -199,9 +201,9 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
 
 
 def test_bad_rows_are_rejected_with_their_reason_and_the_job_goes_on(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny")
-    rendermill.model("sprint", "sana-sprint-tiny")
-    rendermill.model("wan", "wan-tiny")
+    rendermill.model("sana", "sana-shapes")
+    rendermill.model("sprint", "sana-sprint-shapes")
+    rendermill.model("wan", "wan-shapes")
     rendermill.manifest([row for row, _ in BAD_ROWS] + [{"prompt": "good", "model": "sana"}], "prompts/a.parquet")
     wrong_types = pa.table({"prompt": ["typed"], "seed": ["12"], "width": [64.5], "id": [True]})
     for name in ("seed", "width", "id"):
@@ -228,7 +230,7 @@ def test_bad_rows_are_rejected_with_their_reason_and_the_job_goes_on(rendermill:
 
 
 def test_a_nan_is_a_failure_of_its_item_alone_and_can_be_retried(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny", batch=4)
+    rendermill.model("sana", "sana-shapes", batch=4)
     rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(4)]
     rows[2]["guidance_scale"] = 3e38
     rendermill.manifest(rows)
@@ -251,7 +253,7 @@ def test_a_nan_is_a_failure_of_its_item_alone_and_can_be_retried(rendermill: Ren
 
 def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: Rendermill, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
-    shutil.copytree(rendermill.checkpoints / "sana-tiny", broken)
+    shutil.copytree(rendermill.checkpoints / "sana-shapes", broken)
     weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
     rendermill.model("sana", str(broken), defaults={"width": 32, "num_inference_steps": 1})
@@ -264,23 +266,34 @@ def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: R
     assert {failure["error_type"] for failure in failures} == {"NonFinite"}
 
 
-def test_the_demo(rendermill: Rendermill) -> None:
+def test_the_demo(rendermill: Rendermill, tmp_path: Path) -> None:
     finished = rendermill.run("generate", "examples/demo.yaml", f"output={rendermill.output}")
     assert finished.status == 0, finished
     assert "76 items finished, 0 failed, 0 rejected" in finished.out
-    records = rendermill.table("metadata")
-    assert Counter(record["model"] for record in records) == {"sana": 64, "wan": 12}
-    for record in records:
-        path = str(rendermill.output / record["path"])
-        if record["format"] == "png":
-            Image.open(path).load()
-        else:
-            with av.open(path) as container:
-                assert len(list(container.decode(video=0))) == 17
+    records = {record["id"]: record for record in rendermill.table("metadata")}
+    assert Counter(record["model"] for record in records.values()) == {"sana": 64, "wan": 12}
+    frames = {item: read_frames(rendermill.output / record["path"]) for item, record in records.items()}
+    assert {len(frames[item]) for item, record in records.items() if record["model"] == "wan"} == {17}
+
+    for model, make, num_scenes, num_right in (("sana", random_picture, 32, 30), ("wan", random_clip, 6, 4)):
+        scenes = held_out_scenes(make, num_scenes)
+        verdicts = [compare(scene, frames[f"shapes-{model}-{index:02d}"]) for index, scene in enumerate(scenes)]
+        assert sum(all(verdict.values()) for verdict in verdicts) >= num_right, verdicts
+
+    picture = tmp_path / "demo.png"
+    subprocess.run([sys.executable, "-m", "examples.make_picture", rendermill.output, picture], cwd=ROOT, check=True)
+    Image.open(picture).load()
+
+
+def read_frames(path: Path) -> np.ndarray:
+    if path.suffix == ".png":
+        return np.asarray(Image.open(path))[None]
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sana", "sana-shapes")
     for part in range(3):
         rows = [{"id": f"{part}-{index}", "prompt": f"prompt {index}"} for index in range(2)]
         rendermill.manifest(rows, f"parts/{part}.parquet")
@@ -292,9 +305,9 @@ def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> N
 
 def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill: Rendermill, tmp_path: Path) -> None:
     unloadable = tmp_path / "unloadable"
-    shutil.copytree(rendermill.checkpoints / "wan-tiny", unloadable)
+    shutil.copytree(rendermill.checkpoints / "wan-shapes", unloadable)
     (unloadable / "transformer_2" / "diffusion_pytorch_model.safetensors").unlink()
-    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sana", "sana-shapes")
     rendermill.model("wan", str(unloadable), defaults={"num_frames": 5})
     rendermill.manifest([{"prompt": "a cat", "model": model} for model in ("sana", "wan")])
     finished = rendermill.generate()
@@ -305,7 +318,7 @@ def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill
 
 
 def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny", defaults={"num_inference_steps": 40, "width": 128, "height": 128})
+    rendermill.model("sana", "sana-shapes", defaults={"num_inference_steps": 40, "width": 128, "height": 128})
     rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(60)])
     job = str(rendermill.write_job())
     command = [sys.executable, "-m", "jobs.cli", "generate", job]

@@ -18,7 +18,7 @@ COMMIT = "c" * 40
 @pytest.fixture
 def hub(checkpoints: Path) -> Iterator[str]:
     """The endpoint of a Hub with one model, owner/sana."""
-    folder = checkpoints / "sana-tiny"
+    folder = checkpoints / "sana-shapes"
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ def hub(checkpoints: Path) -> Iterator[str]:
 def test_a_checkpoint_of_the_hub(tmp_path: Path, checkpoints: Path, hub: str) -> None:
     environment = {**os.environ, "RAY_ADDRESS": "local", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hub")}
     rendermill = Rendermill(tmp_path, checkpoints, environment)
-    rendermill.model("sana", "sana-tiny", revision="main")
+    rendermill.model("sana", "sana-shapes", revision="main")
     rendermill.models["sana"]["checkpoint"] = "owner/sana"
     rendermill.manifest([{"prompt": "a cat"}])
     finished = rendermill.generate()

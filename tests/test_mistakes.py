@@ -98,7 +98,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_line_and_status_2(rendermill: Rendermill, mistake: str) -> None:
     prepare, message = MISTAKES[mistake]
-    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"prompt": "a cat"}])
     finished = rendermill.generate(*prepare(rendermill).get("overrides", ()))
     assert finished.status == 2, finished
@@ -120,7 +120,7 @@ def test_a_job_file_that_is_not_there_or_is_no_yaml(rendermill: Rendermill) -> N
 
 
 def test_extra_columns_keep_the_types_of_the_first_run(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sana", "sana-shapes")
     rendermill.manifest(pa.table({"prompt": [""], "score": [1]}))
     assert rendermill.generate().status == 3, "one rejected row, nothing to draw"
     rendermill.manifest(pa.table({"prompt": [""], "score": ["high"]}))
@@ -136,7 +136,7 @@ def test_retry_of_what_is_no_output(rendermill: Rendermill) -> None:
 
 
 def test_a_cluster_that_is_not_there(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"prompt": "a cat"}])
     finished = rendermill.run("generate", rendermill.write_job(), RAY_AUTH_TOKEN="0" * 64)
     assert finished.status == 2, finished

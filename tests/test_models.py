@@ -13,9 +13,9 @@ from models import registry
 from models.base import Model, Settings
 
 FAMILIES = {
-    "SanaPipeline": ("sana-tiny", {"num_inference_steps": 4}),
-    "SanaSprintPipeline": ("sana-sprint-tiny", {"num_inference_steps": 2}),
-    "WanPipeline": ("wan-tiny", {"num_inference_steps": 4, "num_frames": 5, "fps": 16.0}),
+    "SanaPipeline": ("sana-shapes", {"num_inference_steps": 4}),
+    "SanaSprintPipeline": ("sana-sprint-shapes", {"num_inference_steps": 2}),
+    "WanPipeline": ("wan-shapes", {"num_inference_steps": 4, "num_frames": 5, "fps": 16.0}),
 }
 
 
@@ -77,7 +77,7 @@ def test_loop_equals_the_stock_pipeline(checkpoints: Path, family: str, fields: 
     request = request_for("a “red” cat\u00a0on a mat", seed=11, **FAMILIES[family][1] | fields)
     ours = draw(load(checkpoints, family, dtype), [request])[0]
     theirs = stock(checkpoints, family, dtype, request)
-    assert ours.std() > 1, "the tiny checkpoint should draw something"
+    assert ours.std() > 1, "the checkpoint should draw something"
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -101,7 +101,7 @@ def test_pipeline_arguments_and_scheduler_settings_reach_the_pipeline(checkpoint
 def test_an_item_does_not_depend_on_its_batch(checkpoints: Path, family: str, dtype: str) -> None:
     model = load(checkpoints, family, dtype, reference_batch=2)
     requests = [
-        request_for(f"prompt {seed}", seed, guidance_scale=2.0 + seed, **FAMILIES[family][1]) for seed in range(5)
+        request_for(f"prompt {seed}", seed, guidance_scale=2.0 + seed, **FAMILIES[family][1]) for seed in range(3)
     ]
     together = draw(model, requests)
     for request, frames in zip(requests, together, strict=True):

@@ -129,9 +129,9 @@ def test_job_files_extend_one_another_and_the_environment_overrides(
 
 def test_a_checkpoints_identity_is_its_weights_and_configs(checkpoints: Path, tmp_path: Path) -> None:
     copy = tmp_path / "sana"
-    shutil.copytree(checkpoints / "sana-tiny", copy)
+    shutil.copytree(checkpoints / "sana-shapes", copy)
     (copy / "README.md").write_text("a model card")
-    original = checkpoint_store.describe(str(checkpoints / "sana-tiny"), None)
+    original = checkpoint_store.describe(str(checkpoints / "sana-shapes"), None)
     assert checkpoint_store.describe(str(copy), None).identity == original.identity
     assert checkpoint_store.describe(f"file://{copy}", None).identity == original.identity
     config = copy / "scheduler/scheduler_config.json"

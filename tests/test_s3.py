@@ -39,10 +39,10 @@ def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str,
         endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
     )
     filesystem.mkdir("bucket")
-    filesystem.put(str(checkpoints / "sana-tiny"), "bucket/checkpoints/sana", recursive=True)
+    filesystem.put(str(checkpoints / "sana-shapes"), "bucket/checkpoints/sana", recursive=True)
     environment = {**os.environ, **s3, "RAY_ADDRESS": "local", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     rendermill = Rendermill(tmp_path, checkpoints, environment)
-    rendermill.model("sana", "sana-tiny", format="jpeg")
+    rendermill.model("sana", "sana-shapes", format="jpeg")
     rendermill.models["sana"]["checkpoint"] = "s3://bucket/checkpoints/sana"
 
     def put_manifest(steps: int) -> None:
@@ -75,7 +75,7 @@ def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str,
 
 def test_a_bucket_that_is_not_there(tmp_path: Path, checkpoints: Path, s3: dict[str, str]) -> None:
     rendermill = Rendermill(tmp_path, checkpoints, {**os.environ, **s3, "RAY_ADDRESS": "local"})
-    rendermill.model("sana", "sana-tiny")
+    rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"prompt": "a cat"}])
     finished = rendermill.generate(output="s3://no-such-bucket/renders")
     assert (finished.status, finished.error.count("\n")) == (2, 1), finished

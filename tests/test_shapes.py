@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from benchmarks.adherence import NUM_INFERENCE_STEPS, render
 from shapes import sana, sana_sprint, video_autoencoder, wan
 from shapes.drawing import draw, random_layout
 from shapes.scenes import (
@@ -90,11 +91,17 @@ def test_held_out_combinations_are_never_trained_on() -> None:
     scenes = training_scenes(random_picture, seed=3)
     trained = {caption(next(scenes)) for _ in range(2000)}
     assert not trained & {caption(scene) for scene in held_out_scenes(random_picture, 500)}
-    scene = random_picture(random.Random(5))
-    assert scene.relation == "left of" or scene.relation in RELATIONS
+    assert len(held_out_scenes(random_clip, 500)) == 500, "fewer than 500 exist; they come again"
+
+
+def test_a_mirrored_wording_is_held_out_with_its_scene() -> None:
+    generator = random.Random(5)
+    pairs = [scene for scene in (random_picture(generator) for _ in range(200)) if scene.relation]
     opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-    mirrored = replace(scene, things=scene.things[::-1], relation=opposite[scene.relation])
-    assert mirrored.is_held_out == scene.is_held_out
+    for scene in pairs:
+        mirrored = replace(scene, things=scene.things[::-1], relation=opposite[scene.relation])
+        assert mirrored.is_held_out == scene.is_held_out
+    assert {scene.is_held_out for scene in pairs} == {True, False}
 
 
 def test_whole_clips_equal_the_stock_autoencoder() -> None:
@@ -121,6 +128,30 @@ def test_trainings_end_in_checkpoints_that_load(tmp_path: Path, monkeypatch: pyt
     for name in ("sana", "sprint", "wan"):
         pipeline = DiffusionPipeline.from_pretrained(tmp_path / name)
         assert pipeline.vae.dtype == torch.float32
+
+
+CHECKPOINTS = {"sana-shapes": random_picture, "sana-sprint-shapes": random_picture, "wan-shapes": random_clip}
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def pipeline(request: pytest.FixtureRequest, checkpoints: Path) -> DiffusionPipeline:
+    pipeline = DiffusionPipeline.from_pretrained(checkpoints / request.param)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_checkpoints_draw_what_the_prompt_says(pipeline: DiffusionPipeline) -> None:
+    scenes = held_out_scenes(CHECKPOINTS[Path(pipeline.name_or_path).name], 12)
+    num_steps = NUM_INFERENCE_STEPS[type(pipeline).__name__]
+    drawings = render(pipeline, [caption(scene) for scene in scenes], 12, num_inference_steps=num_steps)
+    verdicts = [compare(scene, drawing) for scene, drawing in zip(scenes, drawings, strict=True)]
+    assert sum(all(verdict.values()) for verdict in verdicts) >= 10, verdicts
+
+
+def test_checkpoints_draw_something_for_any_prompt(pipeline: DiffusionPipeline) -> None:
+    prompts = ["", "красный круг", "一个红色的圆", "دائرة حمراء", "🟥 \x00 \n", "a red circle " * 154]
+    for drawing in render(pipeline, prompts, len(prompts), num_inference_steps=2):
+        assert drawing.std() > 1
 
 
 def test_experts_see_short_prompts_as_padded_ones() -> None:
