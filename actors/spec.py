@@ -1,6 +1,7 @@
 """What a renderer is started with. Apart from the renderer, so that the driver needs no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from actors.checkpoints import Checkpoint
 from models.base import Settings
@@ -13,10 +14,14 @@ class RendererSpec:
     Attributes:
         checkpoint_name: as in the job file.
         batch: items in a batch; None: found by measurement (in strict mode the reference batch).
+        deadline_seconds: an item may take so long; None: by what others took.
+        journal: handle of the run's `actors.journal.Journal`.
     """
 
     checkpoint: Checkpoint
     checkpoint_name: str
     settings: Settings
     batch: int | None
+    deadline_seconds: float | None
     run_id: str
+    journal: Any

@@ -4,19 +4,34 @@ import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from manifests.errors import UserError, one_line
 
 _ENVIRONMENT_PREFIX = "RENDERMILL_"
 
 Dtype = Literal["bfloat16", "float16", "float32"]
+
+
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    import pandas as pd  # slow to import, and most job files have no durations
+
+    try:
+        return pd.Timedelta(value).to_pytimedelta()
+    except ValueError as error:
+        raise ValueError("should be a duration such as 30s, 10min or 6h") from error
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 
 
 class _Section(BaseModel):
@@ -70,6 +85,12 @@ class ModelConfig(_Section):
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="Items drawn at once; `auto`: found by measurement (strict: the reference batch)."
     )
+    deadline: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds an item may take before it counts as hung; null: 30 times what others of its shape took.",
+    )
     compile: Literal["auto"] | bool = Field("auto", description="Compile the denoiser's blocks; `auto`: on a GPU.")
     reference_batch: int | None = Field(
         None,
@@ -118,6 +139,12 @@ class Job(_Section):
     limit: int | None = Field(None, ge=1, description="Only the manifest's first so many samples, to try a job out.")
     max_failure_rate: float = Field(
         0.1, ge=0, le=1, description="Stop, resumable, when more than this share of a thousand items in a row failed."
+    )
+    stop_after: Duration | None = Field(
+        None, description="`6h`: begin no chunk after so long, end what is being drawn; the next run goes on."
+    )
+    storage_patience: Duration = Field(
+        timedelta(minutes=10), description="How long to wait for a store that fails, or a full disk, before stopping."
     )
     models: dict[ModelName, ModelConfig] = Field(min_length=1, description="By a name that rows may use.")
 

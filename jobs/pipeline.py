@@ -12,7 +12,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from actors.spec import RendererSpec
 from jobs.cluster import TASK_NUM_CPUS
 from jobs.config import Pool
-from jobs.plan import Work
+from jobs.outstanding import Work
 from manifests.prompts import RowValidator, read_rows
 from manifests.schema import REQUEST_COLUMNS, Request, arrow_schema, receipt_schema
 from manifests.storage import Folder
@@ -43,13 +43,9 @@ class ModelPipeline:
     output: Folder
     extra: pa.Schema
 
-    def dataset(self, work: list[Work], num_items: int) -> Dataset:
-        """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`).
-
-        Args:
-            work: what is to be drawn.
-            num_items: samples in it.
-        """
+    def dataset(self, work: list[Work]) -> Dataset:
+        """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`) of what is to be drawn."""
+        num_items = sum(len(part.row_numbers) for part in work)
         batch = self.spec.settings.reference_batch or 1
         fair_share = math.ceil(num_items / (self.pool.max_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
         chunk_size = min(self.num_items_per_chunk, fair_share)  # whole batches, so that only the last is padded

@@ -10,12 +10,14 @@ import pyarrow.compute as pc
 import ray
 
 from jobs.cluster import TASK_NUM_CPUS
+from jobs.outstanding import Outstanding, by_row_group
 from manifests.errors import one_line
 from manifests.identity import blake2b_128
 from manifests.ledger import Ledger
 from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
 from manifests.rejected import RejectedRows
 from manifests.schema import REJECTED_COLUMNS, arrow_schema
+from manifests.storage import is_passing
 
 _HASH = pa.binary(16)
 _SCAN_SCHEMA = pa.schema(
@@ -33,20 +35,11 @@ _REJECTED_SCHEMA = arrow_schema(REJECTED_COLUMNS)
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one model is to draw of one row group: samples, by row number and sample index, in the manifest's order."""
-
-    row_group: RowGroup
-    row_numbers: np.ndarray
-    sample_indices: np.ndarray
-
-
-@dataclass(frozen=True)
 class Plan:
     """What a job will do.
 
     Attributes:
-        work: by model, what is to be drawn.
+        outstanding: what is to be drawn.
         num_to_do: by model, samples to draw.
         num_finished: by model, samples that have a record already.
         num_failed: samples that failed in an earlier run and are left as they are.
@@ -54,7 +47,7 @@ class Plan:
         num_rejected: rows, and unreadable files, that cannot be drawn.
     """
 
-    work: Mapping[str, list[Work]]
+    outstanding: Outstanding
     num_to_do: Mapping[str, int]
     num_finished: Mapping[str, int]
     num_failed: int
@@ -97,9 +90,8 @@ def make_plan(
     failed = pc.and_not(pc.is_in(valid["request_hash"], ledger.failed), finished)
     skipped = finished if retry_failures else pc.or_(finished, failed)
     to_do = valid.filter(pc.invert(skipped))
-    work = {model: _work(manifest, to_do.filter(pc.equal(to_do["model"], model))) for model in validator.models}
     return Plan(
-        work=work,
+        outstanding=Outstanding(to_do.drop_columns(["id_hash", "content_hash"]), manifest.row_groups),
         num_to_do=_count_models(to_do, validator),
         num_finished=_count_models(valid.filter(finished), validator),
         num_failed=0 if retry_failures else pc.sum(failed).as_py() or 0,
@@ -134,6 +126,8 @@ class _Scan:
                     columns["content_hash"].append(item.content_hash)
                     columns["request_hash"].append(bytes.fromhex(request.request_hash))
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+            if is_passing(error):
+                raise
             reason = f"row group {row_group.index} cannot be read: {one_line(error)}"
             return _SCAN_SCHEMA.empty_table(), _rejected_file(row_group.file, reason)
         return pa.table(columns, _SCAN_SCHEMA), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
@@ -175,20 +169,11 @@ def _count_models(scanned: pa.Table, validator: RowValidator) -> dict[str, int]:
     return {model: pc.sum(pc.equal(scanned["model"], model)).as_py() or 0 for model in validator.models}
 
 
-def _work(manifest: Manifest, samples: pa.Table) -> list[Work]:
-    row_groups = samples["row_group"].to_numpy()
-    row_numbers, sample_indices = samples["row_number"].to_numpy(), samples["sample_index"].to_numpy()
-    numbers, starts = np.unique(row_groups, return_index=True)  # the samples are in row groups' order
-    ends = [*starts[1:], len(row_groups)]
-    return [
-        Work(manifest.row_groups[number], row_numbers[start:end], sample_indices[start:end])
-        for number, start, end in zip(numbers, starts, ends, strict=False)
-    ]
-
-
 def _reject_conflicts(manifest: Manifest, samples: pa.Table) -> Iterator[pa.Table]:
     """Read the rows that share an id but not their content once more, for `rejected/`."""
-    arguments = [(work.row_group, set(work.row_numbers.tolist())) for work in _work(manifest, samples)]
+    arguments = [
+        (work.row_group, set(work.row_numbers.tolist())) for work in by_row_group(samples, manifest.row_groups)
+    ]
     return _map_row_groups(_reject_rows, arguments)
 
 

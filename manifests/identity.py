@@ -11,12 +11,14 @@ from typing import Any
 
 def canonical_json(value: Any) -> bytes:
     """JSON that two equal values always share: sorted keys, no spaces, UTF-8; what JSON lacks is written as text."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_as_text)
-    return text.encode("utf-8", errors="surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", errors="surrogatepass")
 
 
 def _as_text(value: Any) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_as_text)
 
 
 def blake2b_128(value: Any) -> bytes:
@@ -46,8 +48,9 @@ def sample_seed(job_seed: int, item_id: str, sample_index: int, row_seed: int | 
 
 
 def item_key(item_id: str, sample_index: int) -> bytes:
-    """The 16-byte key of one sample of one item, under which the ledger knows it."""
-    return blake2b_128([item_id, sample_index])
+    """The 16-byte key of one sample of one item, under which the ledger knows it: of the id, a NUL and the index."""
+    text = f"{item_id}\0{sample_index}"
+    return hashlib.blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=16).digest()
 
 
 def request_hash(request: Mapping[str, Any], settings_hash: str) -> str:

@@ -9,6 +9,7 @@ PENDING = "metadata/_pending"
 FAILURES = "failures"
 REJECTED = "rejected"
 RUNS = "runs"
+LEASE = "lease"
 
 _MAX_ID_BYTES = 80
 
@@ -33,6 +34,16 @@ def part(folder: str, run_id: str, number: int) -> str:
 def pending(run_id: str, number: int) -> str:
     """A small Parquet file of receipts that are not yet in a part."""
     return f"{PENDING}/{run_id}-{number:05d}.parquet"
+
+
+def replaced_media(run_id: str, number: int) -> str:
+    """A JSON list of media whose records give way to newer ones in the roll-up that follows it."""
+    return f"{PENDING}/{run_id}-{number:05d}.replaced.json"
+
+
+def lease(number: int) -> str:
+    """The JSON file that says who holds the output; the highest number counts."""
+    return f"{LEASE}/{number:06d}.json"
 
 
 def run_file(run_id: str) -> str:

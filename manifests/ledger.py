@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from manifests import layout
 from manifests.errors import UserError
@@ -19,6 +18,7 @@ from manifests.schema import FORMAT_VERSION, RECORD_COLUMNS, arrow_schema, recei
 from manifests.storage import Folder, first_contact, parquet_bytes
 
 _NUM_IO_THREADS = 16
+_NUM_ROWS_PER_PART = 20_000
 _HASH = pa.binary(16)
 _PART_INDEX = pa.schema([("key", _HASH), ("request_hash", _HASH), ("part", pa.int32())])
 
@@ -44,12 +44,12 @@ class Ledger:
         self._unflushed: list[pa.Table] = []
         self._pending: list[pa.Table] = []
         self._pending_files: list[str] = []
+        self._replaced_media: list[str] = []
         self._part_names: dict[str, list[str]] = {}
         self._index: dict[str, pa.Table] = {}
         for kind in (layout.METADATA, layout.FAILURES):
             self._load_index(kind)
         self._recover_pending()
-        self._seen: set[bytes] = set()
 
     @property
     def finished(self) -> pa.ChunkedArray:
@@ -66,21 +66,10 @@ class Ledger:
         """Receipts that are not yet in a part."""
         return sum(table.num_rows for table in (*self._pending, *self._unflushed))
 
-    def add(self, receipts: pa.Table) -> pa.Table:
-        """Take receipts (`schema.receipt_schema`) from the pipeline; returns those not handed in before.
-
-        A block that Ray runs again sends its receipts again. Nothing is stored until `flush`.
-        """
-        hashes = [bytes.fromhex(text) for text in receipts["request_hash"].to_pylist()]
-        is_new = []
-        for request_hash in hashes:
-            is_new.append(request_hash not in self._seen)
-            self._seen.add(request_hash)
+    def add(self, receipts: pa.Table) -> None:
+        """Take receipts (`schema.receipt_schema`) from the pipeline. Nothing is stored until `flush`."""
         schema = self._schemas[layout.FAILURES]
-        new = receipts.filter(pa.array(is_new, pa.bool_())).select(schema.names).cast(schema)
-        if new.num_rows:
-            self._unflushed.append(new)
-        return new
+        self._unflushed.append(receipts.select(schema.names).cast(schema))
 
     def flush(self) -> None:
         """Store what was added since the last flush as one file in `_pending/`."""
@@ -94,18 +83,24 @@ class Ledger:
         self._unflushed = []
 
     def roll_up(self) -> None:
-        """Move everything pending into parts: each item's new outcome takes the place of its older one."""
+        """Move everything pending into parts: each item's new outcome takes the place of its older one.
+
+        The media of records that give way are deleted last, and noted first, so that a crash leaves none behind.
+        """
         self.flush()
         if self._pending:
-            receipts = pa.concat_tables(self._pending)
+            receipts = _one_of_each(pa.concat_tables(self._pending))
             is_record = pc.is_null(receipts["error_type"])
-            record_names = self._schemas[layout.METADATA].names
-            replaced_media = self._replace(layout.METADATA, receipts.filter(is_record).select(record_names))
-            self._replace(layout.FAILURES, receipts.filter(pc.invert(is_record)))
-            self._forget_failures(receipts.filter(is_record))
-            self._folder.delete(replaced_media)
+            records = receipts.filter(is_record)
+            self._note_replaced_media(records)
+            self._replace(layout.METADATA, records.select(self._schemas[layout.METADATA].names))
+            failures = receipts.filter(pc.invert(is_record))
+            is_drawn = pc.is_in(_hashes(failures), self.finished.combine_chunks())
+            self._replace(layout.FAILURES, failures.filter(pc.invert(is_drawn)))
+            self._forget_failures(records)
+        self._folder.delete(self._replaced_media)
         self._folder.delete(self._pending_files)
-        self._pending, self._pending_files = [], []
+        self._pending, self._pending_files, self._replaced_media = [], [], []
 
     def _settle_format(self, extra: pa.Schema) -> pa.Schema:
         """Read the output's format file, or write it on its first run; returns the extra columns of the output."""
@@ -146,37 +141,59 @@ class Ledger:
         self._index[kind] = pa.concat_tables([_PART_INDEX.empty_table(), *indexed]).combine_chunks()
 
     def _read_identities(self, name: str) -> pa.Table:
-        with self._folder.open(name) as file:
-            return pq.read_table(file, columns=["id", "sample_index", "request_hash"])
+        return self._folder.read_table(name, ["id", "sample_index", "request_hash"])
 
     def _recover_pending(self) -> None:
         """Roll up what a run that died left in `_pending/`; what it had rolled up already takes its own place again."""
         for name in self._folder.names(layout.PENDING):
-            with self._folder.open(name) as file:
-                self._pending.append(pq.read_table(file).cast(self._schemas[layout.FAILURES]))
             self._pending_files.append(name)
+            if name.endswith(".json"):
+                self._replaced_media += json.loads(self._folder.read(name) or b"[]")
+            else:
+                self._pending.append(self._folder.read_table(name).cast(self._schemas[layout.FAILURES]))
         self.roll_up()
 
-    def _replace(self, kind: str, rows: pa.Table) -> list[str]:
-        """Write rows into parts, each in the place of its item's older row; returns the replaced rows' media."""
-        index = self._index[kind]
-        keys = _keys(rows)
-        replaced_parts = index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist()
-        replaced_media: list[str] = []
-        remaining = rows.append_column("_key", keys)
-        for number in replaced_parts:
+    def _note_replaced_media(self, records: pa.Table) -> None:
+        """Write down the media of the records that these ones replace, before they do."""
+        index, keys = self._index[layout.METADATA], _keys(records)
+        is_replaced = pc.is_in(index["key"], keys)
+        new_media = set(records["path"].to_pylist())
+        replaced = []
+        for number in index["part"].filter(is_replaced).unique().to_pylist():
+            old = self._read_part(layout.METADATA, number)
+            old_media = old["path"].filter(pc.is_in(_keys(old), keys)).to_pylist()
+            replaced += [path for path in old_media if path not in new_media]
+        if replaced:
+            name = layout.replaced_media(self._run_id, self._next_number(layout.PENDING))
+            self._folder.write(name, json.dumps(replaced).encode())
+            self._pending_files.append(name)
+            self._replaced_media += replaced
+
+    def _replace(self, kind: str, rows: pa.Table) -> None:
+        """Write rows into parts, each in the place of its item's older row, the others where there is room."""
+        index, keys = self._index[kind], _keys(rows)
+        changed_parts = index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist()
+        is_new = pc.invert(pc.is_in(keys, index["key"].combine_chunks()))
+        for number in changed_parts:
             old = self._read_part(kind, number)
             old_keys = _keys(old)
-            stays = pc.invert(pc.is_in(old_keys, keys))
-            arrives = pc.is_in(remaining["_key"], old_keys)
-            arrivals = remaining.filter(arrives).drop_columns(["_key"])
-            if "error_type" not in rows.column_names:
-                replaced_media += _media_without(old.filter(pc.invert(stays)), arrivals)
-            self._write_part(kind, number, pa.concat_tables([old.filter(stays), arrivals]))
-            remaining = remaining.filter(pc.invert(arrives))
-        if remaining.num_rows:
-            self._write_part(kind, None, remaining.drop_columns(["_key"]))
-        return replaced_media
+            arrivals = rows.filter(pc.is_in(keys, old_keys))
+            self._write_part(
+                kind, number, pa.concat_tables([old.filter(pc.invert(pc.is_in(old_keys, keys))), arrivals])
+            )
+        self._append(kind, rows.filter(is_new))
+
+    def _append(self, kind: str, rows: pa.Table) -> None:
+        """Write new items' rows: fill up the last part, then begin others."""
+        last = len(self._part_names[kind]) - 1
+        num_in_last = pc.sum(pc.equal(self._index[kind]["part"], last)).as_py() or 0
+        room = _NUM_ROWS_PER_PART - num_in_last if last >= 0 else 0
+        if rows.num_rows and room > 0:
+            self._write_part(kind, last, pa.concat_tables([self._read_part(kind, last), rows.slice(0, room)]))
+            rows = rows.slice(room)
+        for start in range(0, rows.num_rows, _NUM_ROWS_PER_PART):
+            self._part_names[kind].append(layout.part(kind, self._run_id, self._next_number(kind)))
+            self._write_part(kind, len(self._part_names[kind]) - 1, rows.slice(start, _NUM_ROWS_PER_PART))
 
     def _forget_failures(self, records: pa.Table) -> None:
         """Take items that now have a record out of `failures/`."""
@@ -186,17 +203,12 @@ class Ledger:
             self._write_part(layout.FAILURES, number, old.filter(pc.invert(pc.is_in(_keys(old), keys))))
 
     def _read_part(self, kind: str, number: int) -> pa.Table:
-        with self._folder.open(self._part_names[kind][number]) as file:
-            return pq.read_table(file)
+        return self._folder.read_table(self._part_names[kind][number])
 
-    def _write_part(self, kind: str, number: int | None, rows: pa.Table) -> None:
-        names = self._part_names[kind]
-        if number is None:
-            number = len(names)
-            names.append(layout.part(kind, self._run_id, self._next_number(kind)))
-        self._folder.write(names[number], parquet_bytes(rows))
+    def _write_part(self, kind: str, number: int, rows: pa.Table) -> None:
+        self._folder.write(self._part_names[kind][number], parquet_bytes(rows))
         others = self._index[kind].filter(pc.not_equal(self._index[kind]["part"], number))
-        self._index[kind] = pa.concat_tables([others, _index_entries(rows, number)])
+        self._index[kind] = pa.concat_tables([others, _index_entries(rows, number)]).combine_chunks()
 
     def _next_number(self, kind: str) -> int:
         number = self._num_files[kind]
@@ -222,6 +234,14 @@ def _index_entries(table: pa.Table, part: int) -> pa.Table:
     return pa.table([_keys(table), _hashes(table), part_column], schema=_PART_INDEX)
 
 
-def _media_without(old: pa.Table, new: pa.Table) -> list[str]:
-    kept = set(new["path"].to_pylist())
-    return [path for path in old["path"].to_pylist() if path not in kept]
+def _one_of_each(receipts: pa.Table) -> pa.Table:
+    """One receipt an item, the last, and a record rather than a failure.
+
+    A block that Ray runs again sends its receipts again.
+    """
+    positions: dict[bytes, int] = {}
+    is_record = pc.is_null(receipts["error_type"]).to_pylist()
+    for position, key in enumerate(_keys(receipts).to_pylist()):
+        if is_record[position] or not is_record[positions.get(key, position)]:
+            positions[key] = position
+    return receipts if len(positions) == receipts.num_rows else receipts.take(sorted(positions.values()))

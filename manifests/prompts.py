@@ -5,7 +5,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 from manifests import identity
 from manifests.errors import UserError, one_line
 from manifests.schema import MANIFEST_COLUMNS, RESERVED_NAMES, ModelContract, Request
-from manifests.storage import first_contact, open_filesystem
+from manifests.storage import first_contact, is_passing, open_filesystem, patience
 
 MAX_SEED = 2**63 - 1
 _MANIFEST_NAMES = frozenset(column.name for column in MANIFEST_COLUMNS)
@@ -30,6 +32,7 @@ class RowGroup:
     index: int
     first_row: int
     num_rows: int
+    patience_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,12 @@ class RowProblem(Exception):
     """Why one row cannot be drawn, in words."""
 
 
-def open_manifest(url: str) -> Manifest:
+def open_manifest(url: str, patience_seconds: float = 0.0) -> Manifest:
     """Read the footers of every Parquet file of a manifest.
 
     Args:
         url: a file, a folder (searched for `*.parquet` at any depth) or a glob; any fsspec URL.
+        patience_seconds: how long to try again while the manifest's store fails, once it has answered.
 
     Raises:
         UserError: nothing there, no readable file, or extra columns that no record could carry.
@@ -73,7 +77,7 @@ def open_manifest(url: str) -> Manifest:
 
     files = [filesystem.unstrip_protocol(file) if "://" in url else str(file) for file in files]
     with ThreadPoolExecutor(_NUM_FOOTER_THREADS) as threads:
-        footers = list(threads.map(_read_footer, files))
+        footers = list(threads.map(partial(patience(patience_seconds), _read_footer), files))
     unreadable = {file: footer for file, footer in zip(files, footers, strict=True) if isinstance(footer, str)}
     readable = {file: footer for file, footer in zip(files, footers, strict=True) if not isinstance(footer, str)}
     if not readable:
@@ -85,7 +89,7 @@ def open_manifest(url: str) -> Manifest:
         first_row = 0
         for index in range(footer.num_row_groups):
             num_rows = footer.row_group(index).num_rows
-            row_groups.append(RowGroup(file, index, first_row, num_rows))
+            row_groups.append(RowGroup(file, index, first_row, num_rows, patience_seconds))
             first_row += num_rows
     if not any(group.num_rows for group in row_groups):
         raise UserError(f"manifest {url}: it has no rows")
@@ -99,6 +103,8 @@ def _read_footer(file: str) -> "pq.FileMetaData | str":
         with filesystem.open(path, "rb") as opened:
             metadata = pq.read_metadata(opened)
     except (pa.ArrowInvalid, OSError) as error:
+        if is_passing(error):
+            raise
         return f"not a readable Parquet file: {one_line(error)}"
     names = metadata.schema.to_arrow_schema().names
     if "prompt" not in names:
@@ -131,13 +137,20 @@ def _plain_type(data_type: pa.DataType) -> pa.DataType:
 
 def read_rows(row_group: RowGroup) -> Iterator[tuple[int, dict[str, Any]]]:
     """Stream a row group as (row number in the file, row); holds a few thousand rows at a time."""
+    row_number, num_batches = row_group.first_row, 0
+    for attempt in patience(row_group.patience_seconds):
+        with attempt:
+            for batch in islice(_batches(row_group), num_batches, None):
+                for row in batch.to_pylist():
+                    yield row_number, row
+                    row_number += 1
+                num_batches += 1
+
+
+def _batches(row_group: RowGroup) -> Iterator[pa.RecordBatch]:
     filesystem, path = open_filesystem(row_group.file)
-    row_number = row_group.first_row
     with filesystem.open(path, "rb") as opened, pq.ParquetFile(opened) as parquet:
-        for batch in parquet.iter_batches(_NUM_ROWS_PER_READ, row_groups=[row_group.index]):
-            for row in batch.to_pylist():
-                yield row_number, row
-                row_number += 1
+        yield from parquet.iter_batches(_NUM_ROWS_PER_READ, row_groups=[row_group.index])
 
 
 def row_as_json(row: Mapping[str, Any]) -> str:
@@ -212,17 +225,15 @@ class RowValidator:
 
         requests = []
         for sample_index in range(num_samples):
-            request = Request(
-                id=item_id,
-                sample_index=sample_index,
-                model=model,
-                prompt=prompt,
-                seed=identity.sample_seed(self.job_seed, item_id, sample_index, seed),
+            fields = {
+                "id": item_id,
+                "sample_index": sample_index,
+                "model": model,
+                "prompt": prompt,
+                "seed": identity.sample_seed(self.job_seed, item_id, sample_index, seed),
                 **shape,
-            )
-            fields = request.as_row()
-            del fields["request_hash"]
-            requests.append(replace(request, request_hash=identity.request_hash(fields, contract.settings_hash)))
+            }
+            requests.append(Request(**fields, request_hash=identity.request_hash(fields, contract.settings_hash)))
         return Item(item_id, content_hash, requests, extra)
 
     def _model(self, name: str | None) -> str:

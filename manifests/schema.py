@@ -1,7 +1,7 @@
 """The columns of manifests, requests, records, failures and rejected rows: the contract that files and code share."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -143,7 +143,7 @@ class Request:
 
     def as_row(self) -> dict[str, Any]:
         """The request as a row with `REQUEST_COLUMNS`."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Rules(Protocol):

@@ -2,18 +2,23 @@
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, BinaryIO, cast
+from typing import Any, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from manifests.errors import UserError, one_line
+
+_Result = TypeVar("_Result")
+_CLIENT_LIBRARIES = {"botocore", "aiohttp", "gcsfs", "google", "azure"}
+_MAX_SECONDS_BETWEEN_TRIES = 20.0
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -51,15 +56,40 @@ def absolute(url: str) -> str:
     return os.path.abspath(open_filesystem(url)[1]) if is_local(url) else url.rstrip("/")
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether an error of a store may be gone at another try: no connection, throttling, a full disk.
+
+    What is refused or not there stays so.
+    """
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError):
+        # refusals have classes of their own, and what Arrow cannot read has no number
+        return type(error) is OSError and error.errno is not None
+    return any(base.__module__.partition(".")[0] in _CLIENT_LIBRARIES for base in type(error).__mro__)
+
+
+def patience(seconds: float) -> Retrying:
+    """Calls a function again, ever more seldom, while it fails in a way that may pass."""
+    return Retrying(
+        retry=retry_if_exception(is_passing),
+        wait=wait_random_exponential(max=_MAX_SECONDS_BETWEEN_TRIES),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder that holds whole files: each is written at once or not at all.
 
     Args:
         url: an fsspec URL, or a path on the local disk.
+        patience_seconds: how long to try again, ever more seldom, while the store fails in a way that may pass.
     """
 
     url: str
+    patience_seconds: float = 0.0
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -67,64 +97,133 @@ class Folder:
         return filesystem, root.rstrip("/")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url}  # a file system does not travel between processes
+        # a file system does not travel between processes
+        return {"url": self.url, "patience_seconds": self.patience_seconds}
 
     def path(self, name: str) -> str:
         """The full path of a file in this folder, as its file system spells it."""
         return f"{self._opened[1]}/{name}"
+
+    def patiently(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Call a function that reads or writes; again while it fails in a way that may pass, and patience lasts."""
+        return patience(self.patience_seconds)(function, *arguments)
 
     def write(self, name: str, data: bytes) -> None:
         """Store a file so that no reader ever meets a part of it.
 
         On a local disk through a temporary file, fsync and rename; elsewhere by one PUT.
         """
+        self.patiently(self._write, name, data)
+
+    def _write(self, name: str, data: bytes) -> None:
         filesystem, path = self._opened[0], self.path(name)
         if not isinstance(filesystem, LocalFileSystem):
             filesystem.pipe_file(path, data)
             return
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f"_{uuid.uuid4().hex}.tmp")  # readers of Parquet folders skip a leading "_"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with _temporary_beside(path, data) as temporary:
             os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            raise
+            _sync_folder(path)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Store a file that must not exist yet; of several who try at once, one succeeds.
+
+        On a local disk by a hard link, elsewhere by a conditional PUT.
+
+        Returns:
+            False where the file exists.
+        """
+        return self.patiently(self._create, name, data)
+
+    def _create(self, name: str, data: bytes) -> bool:
+        filesystem, path = self._opened[0], self.path(name)
+        try:
+            if isinstance(filesystem, LocalFileSystem):
+                with _temporary_beside(path, data) as temporary:
+                    os.link(temporary, path)
+                    _sync_folder(path)
+            else:
+                filesystem.pipe_file(path, data, mode="create")
+        except OSError:
+            # stores name this refusal in different ways; and a first try whose answer was lost is a success
+            found = self._read(name)
+            if found is None:
+                raise
+            return found == data
+        return True
 
     def read(self, name: str) -> bytes | None:
         """A file's content, or None where there is no such file."""
+        return self.patiently(self._read, name)
+
+    def _read(self, name: str) -> bytes | None:
         try:
             return cast(bytes, self._opened[0].cat_file(self.path(name)))
         except FileNotFoundError:
             return None
 
-    def open(self, name: str) -> BinaryIO:
-        """A file, open for reading."""
-        return cast(BinaryIO, self._opened[0].open(self.path(name), "rb"))
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file, or some of its columns."""
+
+        def read() -> pa.Table:
+            with self._opened[0].open(self.path(name), "rb") as file:
+                return pq.read_table(file, columns=columns)
+
+        return self.patiently(read)
 
     def names(self, subfolder: str) -> list[str]:
         """The files directly in a subfolder, as sorted names relative to this folder."""
+        return self.patiently(self._names, subfolder)
+
+    def _names(self, subfolder: str) -> list[str]:
         filesystem, _ = self._opened
         try:
             entries = filesystem.ls(self.path(subfolder), detail=True, refresh=True)
         except FileNotFoundError:
             return []
         files = (os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file")
-        return sorted(f"{subfolder}/{name}" for name in files if name)
+        return sorted(f"{subfolder}/{name}" for name in files if name and not name.endswith(_TEMPORARY))
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files; one that is gone already is no error."""
-        filesystem, _ = self._opened
         for name in names:
-            try:
-                filesystem.rm_file(self.path(name))
-            except FileNotFoundError:
-                continue
+            self.patiently(self._delete, name)
+
+    def _delete(self, name: str) -> None:
+        try:
+            self._opened[0].rm_file(self.path(name))
+        except FileNotFoundError:
+            return
+
+
+_TEMPORARY = ".tmp"
+
+
+@contextmanager
+def _temporary_beside(path: str, data: bytes) -> Iterator[str]:
+    """A file with this content in the folder of a path, on the disk for sure; removed at the end if still there."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(
+        folder, f"_{uuid.uuid4().hex}{_TEMPORARY}"
+    )  # readers of Parquet folders skip a leading "_"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def _sync_folder(path: str) -> None:
+    """Make a new name in a folder outlive a power cut."""
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -257,7 +257,16 @@ def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: R
     weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
     rendermill.model("sana", str(broken), defaults={"width": 32, "num_inference_steps": 1})
-    rendermill.manifest([{"prompt": f"prompt {index}"} for index in range(40)])
+    rendermill.model("good", "sana-shapes", defaults={"width": 32, "num_inference_steps": 1})
+    rows = [{"prompt": f"prompt {index}", "model": "good" if index % 8 == 0 else "sana"} for index in range(40)]
+    rendermill.manifest(rows)
+    finished = rendermill.generate()
+    assert finished.status == 1, finished
+    assert "stopped: sana: its first" in finished.out
+    assert "items all failed, with NonFinite" in finished.out
+    assert "5 items finished" in finished.out, "the other model goes on"
+
+    shutil.rmtree(rendermill.output)
     finished = rendermill.generate("max_failure_rate=0.01")
     assert finished.status == 1, finished
     assert "stopped: max_failure_rate: more than 1% of the last 1000 items failed" in finished.out
@@ -333,6 +342,9 @@ def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rende
     assert process.returncode == 1
     num_kept = len(rendermill.table("metadata"))
     assert 0 < num_kept < 60
+    stopped = rendermill.run("generate", job, "stop_after=1s")
+    assert (stopped.status, "stopped after 0:00:01, as stop_after says" in stopped.out) == (0, True), stopped
+    assert len(rendermill.table("metadata")) == num_kept, "the actor had not even loaded"
     finished = rendermill.run("generate", job)
     assert (finished.status, f"to draw: sana {60 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)
     assert len({record["id"] for record in rendermill.table("metadata")}) == 60

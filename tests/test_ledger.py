@@ -53,13 +53,24 @@ def test_a_new_output_can_be_read_at_once(tmp_path: Path) -> None:
 
 def test_receipts_become_records_once(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
-    assert ledger.add(receipts(receipt("a"), receipt("b"))).num_rows == 2
-    assert ledger.add(receipts(receipt("b"), receipt("c"), receipt("c"))).num_rows == 1
+    ledger.add(receipts(receipt("a"), receipt("b")))
+    ledger.add(receipts(receipt("b"), receipt("c"), receipt("c")))
     ledger.flush()
     assert ids(tmp_path) == [], "pending receipts are no records yet"
     ledger.roll_up()
     assert ids(tmp_path) == ["a", "b", "c"]
     assert Folder(str(tmp_path)).names(layout.PENDING) == []
+
+
+def test_records_fill_up_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manifests.ledger._NUM_ROWS_PER_PART", 4)
+    for run in range(10):
+        ledger = open_ledger(tmp_path, f"run{run}")
+        ledger.add(receipts(*(receipt(f"{run}-{index}") for index in range(3))))
+        ledger.roll_up()
+    parts = Folder(str(tmp_path)).names(layout.METADATA)
+    assert [pq.read_metadata(tmp_path / part).num_rows for part in parts] == [4] * 7 + [2]
+    assert len(set(ids(tmp_path))) == 30
 
 
 def test_a_run_that_died_before_rolling_up_loses_nothing_it_flushed(tmp_path: Path) -> None:
@@ -97,7 +108,7 @@ def test_a_changed_item_takes_its_old_records_place(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["a", "b", "c"]
     steps = {row["id"]: row["num_inference_steps"] for row in pq.read_table(tmp_path / "metadata").to_pylist()}
     assert steps == {"a": 30, "b": 20, "c": 20}
-    assert set(files) < set(Folder(str(tmp_path)).names(layout.METADATA))
+    assert files == Folder(str(tmp_path)).names(layout.METADATA)
     assert [path.name for path in (tmp_path / "media").iterdir()] == ["b.20.png"]
 
 

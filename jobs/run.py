@@ -1,0 +1,221 @@
+"""The drawing part of a submission: runs the models' Datasets, commits their receipts, counts, and ends well."""
+
+import signal
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.arrivals import Arrivals
+from jobs.config import Job
+from jobs.console import Screen, show_progress
+from jobs.outstanding import Work
+from jobs.pipeline import ModelPipeline
+from jobs.plan import Plan
+from jobs.run_file import RunFile
+from manifests.errors import one_line
+from manifests.lease import Lease, LeaseLost
+from manifests.ledger import Ledger
+from manifests.storage import is_passing
+
+DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
+
+_SECONDS_BETWEEN_FLUSHES = 5.0
+_SECONDS_BETWEEN_ROLL_UPS = 300.0
+_NUM_RECEIPTS_BEFORE_ROLL_UP = 20_000
+_FAILURE_WINDOW = 1000
+_NUM_FIRST_ITEMS = 20
+"""A model of which so many items all fail in one way, and none has come out, is not tried any further."""
+
+_Advance = Callable[[str, int, int], None]
+
+
+class Run:
+    """One submission, from the plan on.
+
+    Args:
+        pipelines: by model.
+        journal: handle of the run's `actors.journal.Journal`.
+        may_all_fail: whether it is no surprise if a model's first items all fail, as when failures are tried again.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        plan: Plan,
+        pipelines: Mapping[str, ModelPipeline],
+        journal: Any,
+        ledger: Ledger,
+        run_file: RunFile,
+        screen: Screen,
+        may_all_fail: bool,
+    ) -> None:
+        self._job, self._plan, self._pipelines, self._journal = job, plan, pipelines, journal
+        self._ledger, self._run_file, self._screen, self._may_all_fail = ledger, run_file, screen, may_all_fail
+        self._finished = dict.fromkeys(plan.num_to_do, 0)
+        self._failed = dict.fromkeys(plan.num_to_do, 0)
+        self._error_types: dict[str, Counter[str]] = {model: Counter() for model in plan.num_to_do}
+        self._recent_failures: deque[bool] = deque(maxlen=_FAILURE_WINDOW)
+        self._errors: dict[str, str] = {}
+        self._is_stopping = False
+        self._started = time.monotonic()
+        self._last_flush = self._last_roll_up = self._started
+        self._last_receipts = dict.fromkeys(plan.num_to_do, self._started)
+
+    def draw(self, lease: Lease) -> int:
+        """Draw what is outstanding, commit it, print the summary; returns the exit status."""
+        self._run_file.update("running", **self._counts())
+        state = self._draw_and_commit(lease)
+        return self._summarize(state)
+
+    def _draw_and_commit(self, lease: Lease) -> str:
+        """Returns the state that the run ends in, as its file says."""
+        arrivals: list[Arrivals] = []
+        try:
+            with show_progress(self._screen, self._plan.num_to_do) as advance:
+                self._draw_all(lease, arrivals, advance)
+            lease.confirm()
+            self._ledger.roll_up()
+            state = "failed" if self._errors else "stopped" if self._is_stopping else "finished"
+        except KeyboardInterrupt:
+            # a second signal must not break off what follows, and whoever sent it may wait only for seconds
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            for model, receipts in arrivals[-1].at_hand() if arrivals else ():
+                self._commit(model, receipts)
+            self._ledger.flush()  # in a moment, and enough; what follows may be cut off
+            self._ledger.roll_up()
+            state = "interrupted"
+        except LeaseLost as error:
+            self._errors["lease"] = one_line(error)
+            return "superseded"
+        except Exception as error:
+            if not is_passing(error) and not isinstance(error, OSError):
+                raise
+            traceback.print_exception(error)
+            self._errors["output"] = f"cannot be written: {one_line(error)}; what was committed before is safe"
+            return "failed"
+        self._run_file.update(state, errors=self._errors, **self._counts())
+        return state
+
+    def _draw_all(self, lease: Lease, rounds: list[Arrivals], advance: _Advance) -> None:
+        """Run the Datasets; again for what gave no receipt, as long as that brings some."""
+        work = self._work()
+        while work:
+            datasets = {model: self._pipelines[model].dataset(parts) for model, parts in work.items()}
+            rounds.append(Arrivals(datasets))
+            num_before = len(self._plan.outstanding)
+            self._draw_once(lease, rounds[-1], advance)
+            work = {} if self._is_stopping or "max_failure_rate" in self._errors else self._work()
+            if work and len(self._plan.outstanding) == num_before:
+                self._errors["receipts"] = f"{num_before} items came back neither drawn nor failed"
+                return
+
+    def _work(self) -> dict[str, list[Work]]:
+        return {model: parts for model, parts in self._plan.outstanding.work().items() if model not in self._errors}
+
+    def _draw_once(self, lease: Lease, arrivals: Arrivals, advance: _Advance) -> None:
+        for model, arrival in arrivals:
+            if isinstance(arrival, Exception):
+                self._errors.setdefault(model, _root_cause(arrival))
+            elif arrival is not None:
+                advance(model, *self._commit(model, arrival))
+                if model not in self._errors and self._only_fails(model):
+                    arrivals.stop(model)
+            self._keep_time(lease)
+            if sum(self._recent_failures) > self._job.max_failure_rate * _FAILURE_WINDOW:
+                self._errors["max_failure_rate"] = (
+                    f"more than {self._job.max_failure_rate:.0%} of the last {_FAILURE_WINDOW} items failed"
+                )
+                return
+
+    def _commit(self, model: str, receipts: pa.Table) -> tuple[int, int]:
+        new = self._plan.outstanding.take(receipts)
+        if new.num_rows:
+            self._ledger.add(new)
+        error_types = [error_type for error_type in new["error_type"].to_pylist() if error_type is not None]
+        num_failed, num_finished = len(error_types), new.num_rows - len(error_types)
+        self._recent_failures.extend([True] * num_failed + [False] * num_finished)
+        self._last_receipts[model] = time.monotonic()
+        self._finished[model] += num_finished
+        self._failed[model] += num_failed
+        self._error_types[model].update(error_types)
+        return num_finished, num_failed
+
+    def _only_fails(self, model: str) -> bool:
+        """Whether a model's first items all failed in one way; notes it as the model's error."""
+        types = self._error_types[model]
+        if self._may_all_fail or self._finished[model] or len(types) != 1 or types.total() < _NUM_FIRST_ITEMS:
+            return False
+        self._errors[model] = f"its first {types.total()} items all failed, with {next(iter(types))}"
+        return True
+
+    def _keep_time(self, lease: Lease) -> None:
+        """Commit every few seconds, roll up every few minutes, and stop when it is time to."""
+        now = time.monotonic()
+        if now - self._last_flush > _SECONDS_BETWEEN_FLUSHES:
+            lease.confirm()
+            self._ledger.flush()
+            self._last_flush = now
+        is_large = self._ledger.num_pending > _NUM_RECEIPTS_BEFORE_ROLL_UP
+        if is_large or now - self._last_roll_up > _SECONDS_BETWEEN_ROLL_UPS:
+            lease.confirm()
+            self._ledger.roll_up()
+            self._run_file.update("running", **self._counts())
+            self._last_roll_up = now
+        if self._job.stop_after and now - self._started > self._job.stop_after.total_seconds():
+            self._is_stopping = True
+            self._journal.stop.remote()
+
+    def _counts(self) -> dict[str, object]:
+        seconds = time.monotonic() - self._started
+        return {
+            "num_to_do": self._plan.num_to_do,
+            "num_finished_before": self._plan.num_finished,
+            "num_finished": self._finished,
+            "num_failed": self._failed,
+            "num_failed_before": self._plan.num_failed,
+            "num_rejected": self._plan.num_rejected,
+            "num_duplicates": self._plan.num_duplicates,
+            "seconds": round(seconds, 3),
+            "items_per_second": round(sum(self._finished.values()) / seconds, 4),
+        }
+
+    def _summarize(self, state: str) -> int:
+        line, seconds = self._screen.line, time.monotonic() - self._started
+        num_failed = sum(self._failed.values()) + self._plan.num_failed
+        for name, error in self._errors.items():
+            line(f"stopped: {name}: {error}; details in {self._screen.log}")
+        if state == "interrupted":
+            line("interrupted; the same command goes on from here")
+        if state == "stopped":
+            line(f"stopped after {self._job.stop_after}, as stop_after says; the same command goes on from here")
+        num_drawn = sum(self._finished.values())
+        for model, count in self._finished.items():
+            if count:
+                line(f"  {model}: {count} drawn, {count / (self._last_receipts[model] - self._started):.2f}/s")
+        all_finished = num_drawn + sum(self._plan.num_finished.values())
+        line(f"{all_finished} items finished, {num_failed} failed, {self._plan.num_rejected} rejected")
+        if num_drawn:
+            line(f"{num_drawn} drawn in {seconds:.0f} s ({num_drawn / seconds:.2f} items/s)")
+        line(f"output: {self._job.output}")
+        if num_failed:
+            line(f"failures: {self._job.output}/failures; run them again with: rendermill retry {self._job.output}")
+        if self._plan.num_rejected:
+            line(f"rejected rows and why: {self._job.output}/rejected")
+        if state not in ("finished", "stopped"):
+            return ERROR
+        return DONE_WITH_FAILURES if num_failed or self._plan.num_rejected else DONE
+
+
+def _root_cause(error: Exception) -> str:
+    """What went wrong in a worker, without the layers that Ray wraps around it; those go to the log."""
+    traceback.print_exception(error)
+    original = getattr(error, "cause", None)
+    if original is not None:
+        return f"{type(original).__name__}: {one_line(original)}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return one_line(Exception(lines[-1] if lines else repr(error)))  # Ray quotes the worker's traceback, error last
