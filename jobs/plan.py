@@ -12,7 +12,7 @@ import ray
 from jobs.cluster import TASK_NUM_CPUS
 from jobs.outstanding import Outstanding, by_row_group
 from manifests.errors import one_line
-from manifests.identity import blake2b_128
+from manifests.identity import item_key
 from manifests.ledger import Ledger
 from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
 from manifests.rejected import RejectedRows
@@ -116,7 +116,7 @@ class _Scan:
                 except RowProblem as problem:
                     rejected.append(_rejected_row(row_group.file, row_number, row, str(problem)))
                     continue
-                id_hash = blake2b_128(item.id)
+                id_hash = item_key(item.id, 0)
                 for request in item.requests:
                     columns["row_group"].append(number)
                     columns["row_number"].append(row_number)

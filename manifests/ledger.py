@@ -134,14 +134,16 @@ class Ledger:
 
     def _load_index(self, kind: str) -> None:
         names = [name for name in self._folder.names(kind) if name.endswith(".parquet") and "/part-" in name]
-        with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
-            tables = list(threads.map(self._read_identities, names))
-        self._part_names[kind] = names
-        indexed = [_index_entries(table, number) for number, table in enumerate(tables)]
-        self._index[kind] = pa.concat_tables([_PART_INDEX.empty_table(), *indexed]).combine_chunks()
 
-    def _read_identities(self, name: str) -> pa.Table:
-        return self._folder.read_table(name, ["id", "sample_index", "request_hash"])
+        def read(number: int) -> pa.Table:
+            return _index_entries(
+                self._folder.read_table(names[number], ["id", "sample_index", "request_hash"]), number
+            )
+
+        with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
+            entries = list(threads.map(read, range(len(names))))
+        self._part_names[kind] = names
+        self._index[kind] = pa.concat_tables([_PART_INDEX.empty_table(), *entries]).combine_chunks()
 
     def _recover_pending(self) -> None:
         """Roll up what a run that died left in `_pending/`; what it had rolled up already takes its own place again."""
