@@ -1,6 +1,7 @@
 """What a job will do: reads its manifest once, and finds what is new, finished, double and rejected."""
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from jobs.cluster import TASK_NUM_CPUS
 from jobs.outstanding import Outstanding, by_row_group
 from manifests.errors import one_line
 from manifests.identity import item_key
@@ -133,16 +133,17 @@ class _Scan:
         return pa.table(columns, _SCAN_SCHEMA), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
 
 
-def _map_row_groups(function: Any, arguments: list[tuple[Any, ...]]) -> Iterator[Any]:
-    """Run a function over row groups as Ray tasks, some at a time, and yield its results in order."""
+def _map_row_groups(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> Iterator[Any]:
+    """Run a function over row groups as Ray tasks, and yield its results in order."""
+    task = ray.remote(num_cpus=1)(_call)
+    shared = ray.put(function)
+    waiting = deque(task.remote(shared, *given) for given in arguments)
+    while waiting:
+        yield ray.get(waiting.popleft())
 
-    def run(row: dict[str, Any]) -> dict[str, Any]:
-        return {"result": function(*row["item"])}
 
-    if arguments:
-        tasks = ray.data.from_items([{"item": item} for item in arguments], override_num_blocks=len(arguments))
-        for row in tasks.map(run, num_cpus=TASK_NUM_CPUS).iter_rows():
-            yield row["result"]
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _doubles(scanned: pa.Table) -> tuple[np.ndarray, np.ndarray]:
