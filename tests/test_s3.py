@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import s3fs
 from conftest import ROOT, Rendermill, free_port
+
+from manifests.storage import Folder
 
 pytestmark = pytest.mark.s3
 
@@ -32,6 +35,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             pytest.skip(f"the S3 server cannot be installed here: {started.stderr.strip()[-300:]}")
         last_words = started.stderr
     pytest.fail(f"the S3 server is installed but does not start: {last_words[-1000:]}")
+
+
+def test_of_many_who_create_a_file_on_s3_one_succeeds(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    folder = Folder("s3://leases/output")
+    s3fs.S3FileSystem().mkdir("leases")
+    with ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(lambda number: folder.create("lease/1.json", str(number).encode()), range(8)))
+    assert created.count(True) == 1
+    assert folder.read("lease/1.json") == str(created.index(True)).encode()
 
 
 def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str, str]) -> None:
