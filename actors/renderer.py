@@ -216,28 +216,25 @@ class Renderer:
 
 
 def _failure(index: int, error: Exception, attempt: int) -> _Outcome:
+    return _failed(index, type(error).__name__, one_line(error, max_length=2000), attempt)
+
+
+def _conviction(index: int, suspicion: Suspicion) -> _Outcome:
+    """The failure of an item that may not be tried again."""
+    error_type, error = suspicion.last_words or ("WorkerDied", "a crash, or memory ran out")
+    error = f"the process ended {suspicion.num_deaths_alone} times while it drew this item alone: {error}"
+    return _failed(index, error_type, error, suspicion.num_deaths)
+
+
+def _failed(index: int, error_type: str, error: str, attempt: int) -> _Outcome:
     return _Outcome(
         index=index,
         batch_size=1,
         started_at=datetime.now(UTC),
         seconds=None,
         attempt=attempt,
-        error_type=type(error).__name__,
-        error=one_line(error, max_length=2000),
-    )
-
-
-def _conviction(index: int, suspicion: Suspicion) -> _Outcome:
-    """The failure of an item that may not be tried again."""
-    error_type, error = suspicion.last_words or ("WorkerDied", "a crash, or memory ran out")
-    return _Outcome(
-        index=index,
-        batch_size=1,
-        started_at=datetime.now(UTC),
-        seconds=None,
-        attempt=suspicion.num_deaths,
         error_type=error_type,
-        error=f"the process ended {suspicion.num_deaths_alone} times while it drew this item alone: {error}",
+        error=error,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.ledger import request_hashes
 from manifests.prompts import RowGroup
 
 
@@ -41,8 +42,7 @@ class Outstanding:
 
     def take(self, receipts: pa.Table) -> pa.Table:
         """Those of the receipts that were outstanding, each item's first: they are so no more."""
-        hashes = pa.array([bytes.fromhex(text) for text in receipts["request_hash"].to_pylist()], pa.binary(16))
-        keys = _keys(hashes)
+        keys = _keys(request_hashes(receipts))
         places = np.minimum(np.searchsorted(self._keys, keys), max(0, len(self._keys) - 1))
         positions = self._order[places]
         is_first = np.zeros(len(keys), bool)

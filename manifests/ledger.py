@@ -95,7 +95,7 @@ class Ledger:
             self._note_replaced_media(records)
             self._replace(layout.METADATA, records.select(self._schemas[layout.METADATA].names))
             failures = receipts.filter(pc.invert(is_record))
-            is_drawn = pc.is_in(_hashes(failures), self.finished.combine_chunks())
+            is_drawn = pc.is_in(request_hashes(failures), self.finished.combine_chunks())
             self._replace(layout.FAILURES, failures.filter(pc.invert(is_drawn)))
             self._forget_failures(records)
         self._folder.delete(self._replaced_media)
@@ -227,13 +227,14 @@ def _keys(table: pa.Table) -> pa.Array:
     return pa.array([item_key(item_id, sample_index) for item_id, sample_index in pairs], _HASH)
 
 
-def _hashes(table: pa.Table) -> pa.Array:
+def request_hashes(table: pa.Table) -> pa.Array:
+    """The column `request_hash` of records or receipts, hex digits there, as 16-byte binary."""
     return pa.array([bytes.fromhex(text) for text in table["request_hash"].to_pylist()], _HASH)
 
 
 def _index_entries(table: pa.Table, part: int) -> pa.Table:
     part_column = pa.array(np.full(table.num_rows, part, np.int32))
-    return pa.table([_keys(table), _hashes(table), part_column], schema=_PART_INDEX)
+    return pa.table([_keys(table), request_hashes(table), part_column], schema=_PART_INDEX)
 
 
 def _one_of_each(receipts: pa.Table) -> pa.Table:
