@@ -22,7 +22,12 @@ from shapes import sana, wan
 from shapes.scenes import COLOURS, SHAPES, Scene, Thing, caption, held_out_scenes, random_clip, random_picture
 from shapes.scorer import compare, look, watch
 
-NUM_INFERENCE_STEPS = {"SanaPipeline": 20, "SanaSprintPipeline": 2, "WanPipeline": 20}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "SanaPipeline": {"num_inference_steps": 20},
+    "SanaSprintPipeline": {"num_inference_steps": 2},
+    "WanPipeline": {"num_inference_steps": 20, "guidance_scale": 3.0},
+}
+"""As the checkpoints' model cards say."""
 
 
 def render(
@@ -102,7 +107,7 @@ def main() -> None:
     parser.add_argument("--num-captions", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=25)
     parser.add_argument("--num-inference-steps", type=int, help="default: 20; Sprint 2")
-    parser.add_argument("--guidance-scale", type=float, help="default: the pipeline's own")
+    parser.add_argument("--guidance-scale", type=float, help="default: the pipeline's own; Wan 3.0")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--expert", choices=["high-noise", "low-noise"], help="Wan: draw all steps with one expert")
@@ -115,9 +120,8 @@ def main() -> None:
         pipeline.transformer_2 = pipeline.transformer
     elif given.expert == "low-noise":
         pipeline.transformer = pipeline.transformer_2
-    arguments = {"num_inference_steps": given.num_inference_steps or NUM_INFERENCE_STEPS[type(pipeline).__name__]}
-    if given.guidance_scale is not None:
-        arguments["guidance_scale"] = given.guidance_scale
+    asked = {"num_inference_steps": given.num_inference_steps, "guidance_scale": given.guidance_scale}
+    arguments = ARGUMENTS[type(pipeline).__name__] | {name: value for name, value in asked.items() if value is not None}
     measure = measure_negative_prompt if given.negative_prompt else measure_adherence
     result = measure(pipeline, given.num_captions, given.batch_size, **arguments)
     if given.json:

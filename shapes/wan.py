@@ -32,7 +32,7 @@ from shapes.training import (
 )
 
 SIDE, NUM_FRAMES = 64, 17
-BOUNDARY_RATIO = 0.8
+BOUNDARY_RATIO = 0.55
 _BOUNDARY_TIME = BOUNDARY_RATIO / (FLOW_SHIFT - (FLOW_SHIFT - 1) * BOUNDARY_RATIO)
 """The time whose shifted noise level is the boundary."""
 _NUM_LATENT_CHANNELS = 8
@@ -201,7 +201,7 @@ def main() -> None:
         "Train checkpoints/wan-shapes.",
         output="checkpoints/wan-shapes",
         autoencoder_steps=8000,
-        denoiser_steps=22000,
+        denoiser_steps=27000,
         batch_size=256,
         num_scenes=40_000,
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from benchmarks.adherence import NUM_INFERENCE_STEPS, render
+from benchmarks.adherence import ARGUMENTS, render
 from shapes import sana, sana_sprint, video_autoencoder, wan
 from shapes.drawing import draw, random_layout
 from shapes.scenes import (
@@ -142,8 +142,7 @@ def pipeline(request: pytest.FixtureRequest, checkpoints: Path) -> DiffusionPipe
 
 def test_checkpoints_draw_what_the_prompt_says(pipeline: DiffusionPipeline) -> None:
     scenes = held_out_scenes(CHECKPOINTS[Path(pipeline.name_or_path).name], 12)
-    num_steps = NUM_INFERENCE_STEPS[type(pipeline).__name__]
-    drawings = render(pipeline, [caption(scene) for scene in scenes], 12, num_inference_steps=num_steps)
+    drawings = render(pipeline, [caption(scene) for scene in scenes], 12, **ARGUMENTS[type(pipeline).__name__])
     verdicts = [compare(scene, drawing) for scene, drawing in zip(scenes, drawings, strict=True)]
     assert sum(all(verdict.values()) for verdict in verdicts) >= 10, verdicts
 
