@@ -47,6 +47,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
         models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
         run_id = new_run_id()
         with Lease(output, run_id) as lease:
+            output.remove_leftovers()
             ledger = Ledger(output, run_id, manifest.extra)
             run_file = RunFile(output, run_id, job, source)
             run_file.update("planning")

@@ -19,6 +19,8 @@ from manifests.errors import UserError, one_line
 _Result = TypeVar("_Result")
 _CLIENT_LIBRARIES = {"botocore", "aiohttp", "gcsfs", "google", "azure"}
 _MAX_SECONDS_BETWEEN_TRIES = 20.0
+_TEMPORARY = "_tmp"
+"""Folder of files that are being written to a local disk: one place to look for what a crash left."""
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -120,9 +122,8 @@ class Folder:
         if not isinstance(filesystem, LocalFileSystem):
             filesystem.pipe_file(path, data)
             return
-        with _temporary_beside(path, data) as temporary:
-            os.replace(temporary, path)
-            _sync_folder(path)
+        with self._temporary(data) as temporary:
+            _in_its_folder(path, os.replace, temporary)
 
     def create(self, name: str, data: bytes) -> bool:
         """Store a file that must not exist yet; of several who try at once, one succeeds.
@@ -138,9 +139,8 @@ class Folder:
         filesystem, path = self._opened[0], self.path(name)
         try:
             if isinstance(filesystem, LocalFileSystem):
-                with _temporary_beside(path, data) as temporary:
-                    os.link(temporary, path)
-                    _sync_folder(path)
+                with self._temporary(data) as temporary:
+                    _in_its_folder(path, os.link, temporary)
             else:
                 filesystem.pipe_file(path, data, mode="create")
         except OSError:
@@ -181,7 +181,7 @@ class Folder:
         except FileNotFoundError:
             return []
         files = (os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file")
-        return sorted(f"{subfolder}/{name}" for name in files if name and not name.endswith(_TEMPORARY))
+        return sorted(f"{subfolder}/{name}" for name in files if name)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files; one that is gone already is no error."""
@@ -194,32 +194,33 @@ class Folder:
         except FileNotFoundError:
             return
 
+    def remove_leftovers(self) -> None:
+        """Remove what processes that were killed while they wrote left on a local disk."""
+        if isinstance(self._opened[0], LocalFileSystem):
+            self.delete(self.names(_TEMPORARY))
 
-_TEMPORARY = ".tmp"
+    @contextmanager
+    def _temporary(self, data: bytes) -> Iterator[str]:
+        """A file with this content, on the disk for sure; removed at the end if still there."""
+        temporary = self.path(f"{_TEMPORARY}/{uuid.uuid4().hex}")
+        os.makedirs(os.path.dirname(temporary), exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
 
 
-@contextmanager
-def _temporary_beside(path: str, data: bytes) -> Iterator[str]:
-    """A file with this content in the folder of a path, on the disk for sure; removed at the end if still there."""
+def _in_its_folder(path: str, place: Callable[[str, str], None], temporary: str) -> None:
+    """Give a temporary file its name, so that a power cut does not take it away again."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(
-        folder, f"_{uuid.uuid4().hex}{_TEMPORARY}"
-    )  # readers of Parquet folders skip a leading "_"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def _sync_folder(path: str) -> None:
-    """Make a new name in a folder outlive a power cut."""
-    descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+    place(temporary, path)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

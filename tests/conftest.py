@@ -1,23 +1,18 @@
 """Shared by all tests: the checkpoints, one Ray cluster, and a way to run the command line."""
 
-import contextlib
-import os
-import secrets
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+from benchmarks.local_cluster import Cluster, ray_head
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,69 +21,6 @@ ROOT = Path(__file__).parents[1]
 def checkpoints() -> Path:
     """The folder with sana-shapes, sana-sprint-shapes and wan-shapes."""
     return ROOT / "checkpoints"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def end_process_tree(process: subprocess.Popen[Any]) -> None:
-    """Kill a process of ours and all that it started: Ray's own way of stopping takes half a minute."""
-    started = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    for child in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-    psutil.wait_procs(started)
-    process.wait()
-
-
-@dataclass
-class Cluster:
-    """A Ray head that was started as users start one."""
-
-    address: str
-    dashboard: str
-    environment: dict[str, str]
-
-
-@contextlib.contextmanager
-def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[None]:
-    """A Ray node that runs `ray start --block` until the block ends."""
-    # Ray's sockets lie in its temporary folder, and their paths must be short
-    folder = Path(tempfile.mkdtemp(prefix="rm-"))
-    with (folder / "node.log").open("w") as log:
-        command = ["ray", "start", "--block", *arguments]
-        if "--head" in arguments:
-            command.append(f"--temp-dir={folder}")
-        node = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
-        )
-        try:
-            while "Ray runtime started" not in (folder / "node.log").read_text():
-                assert node.poll() is None, (folder / "node.log").read_text()
-            yield
-        finally:
-            end_process_tree(node)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def ray_head() -> Iterator[Cluster]:
-    """A Ray cluster of one node with four logical CPUs and a token."""
-    port, dashboard_port = free_port(), free_port()
-    environment = os.environ | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    ports = (f"--port={port}", f"--dashboard-port={dashboard_port}")
-    with ray_node("--head", "--num-cpus=4", *ports, environment=environment):
-        address = f"127.0.0.1:{port}"
-        yield Cluster(address, f"http://127.0.0.1:{dashboard_port}", environment | {"RAY_ADDRESS": address})
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT, Cluster, Rendermill, ray_head, ray_node
+from conftest import ROOT, Rendermill
+
+from benchmarks.local_cluster import Cluster, ray_head, ray_node
 
 
 def submit(cluster: Cluster, *command: str) -> subprocess.CompletedProcess[str]:

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, Cluster, Finished, Rendermill
+from conftest import ROOT, Finished, Rendermill
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from benchmarks.local_cluster import Cluster
 from manifests.schema import RECORD_COLUMNS, arrow_schema
 from shapes.scenes import held_out_scenes, random_clip, random_picture
 from shapes.scorer import compare

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from conftest import ROOT, Rendermill, free_port
+from conftest import ROOT, Rendermill
 
+from benchmarks.local_cluster import free_port
 from manifests.storage import Folder
 
 pytestmark = pytest.mark.s3

@@ -1,0 +1,80 @@
+"""Ray clusters on this machine, started as users start one, for tests and benchmarks."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def end_process_tree(process: subprocess.Popen[Any]) -> None:
+    """Kill a process of ours and all that it started: Ray's own way of stopping takes half a minute."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(started)
+    process.wait()
+
+
+@dataclass
+class Cluster:
+    """A Ray head that was started as users start one."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+
+@contextlib.contextmanager
+def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[Any]]:
+    """A Ray node, `ray start --block`, that runs until the block ends."""
+    # Ray's sockets lie in its temporary folder, and their paths must be short
+    folder = Path(tempfile.mkdtemp(prefix="rm-"))
+    with (folder / "node.log").open("w") as log:
+        command = ["ray", "start", "--block", *arguments]
+        if "--head" in arguments:
+            command.append(f"--temp-dir={folder}")
+        node = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+        )
+        try:
+            while "Ray runtime started" not in (folder / "node.log").read_text():
+                assert node.poll() is None, (folder / "node.log").read_text()
+            yield node
+        finally:
+            end_process_tree(node)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ray_head(num_cpus: int = 4) -> Iterator[Cluster]:
+    """A Ray cluster of one node, with a token."""
+    port, dashboard_port = free_port(), free_port()
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    ports = (f"--port={port}", f"--dashboard-port={dashboard_port}")
+    with ray_node("--head", f"--num-cpus={num_cpus}", *ports, environment=environment):
+        address = f"127.0.0.1:{port}"
+        yield Cluster(address, f"http://127.0.0.1:{dashboard_port}", environment | {"RAY_ADDRESS": address})
