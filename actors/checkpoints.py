@@ -18,7 +18,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from manifests.errors import UserError
 from manifests.identity import blake2b_128
-from manifests.storage import first_contact, is_local, open_filesystem
+from manifests.storage import first_contact, is_local, open_filesystem, patience
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rendermill"
 _NOT_PART_OF_THE_MODEL = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.mp4", "LICENSE*", ".*", "*/.*")
@@ -75,8 +75,12 @@ def is_on_hub(source: str) -> bool:
     return "://" not in source and source.count("/") == 1 and source[0] not in "./~" and not Path(source).exists()
 
 
-def fetch(checkpoint: Checkpoint) -> Path:
-    """The checkpoint as a local folder; what is remote is fetched once a node."""
+def fetch(checkpoint: Checkpoint, patience_seconds: float) -> Path:
+    """The checkpoint as a local folder; what is remote is fetched once a node.
+
+    Args:
+        patience_seconds: how long to try again where its store fails; the Hub's client has a patience of its own.
+    """
     if is_on_hub(checkpoint.source):
         from diffusers import DiffusionPipeline  # imported where models are loaded, not where jobs are planned
 
@@ -95,7 +99,7 @@ def fetch(checkpoint: Checkpoint) -> Path:
                 name = path[len(root) :].lstrip("/")
                 if _belongs(name):
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                    filesystem.get_file(path, str(partial / name))
+                    patience(patience_seconds)(filesystem.get_file, path, str(partial / name))
             partial.rename(folder)
     return folder
 

@@ -48,7 +48,7 @@ class Renderer:
     def __init__(self, spec: RendererSpec) -> None:
         self._spec = spec
         device = make_deterministic()
-        folder = fetch(spec.checkpoint)
+        folder = fetch(spec.checkpoint, spec.patience_seconds)
         self._model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
         self._sizer = BatchSizer(spec.batch or spec.settings.reference_batch)
         self._deadlines = Deadlines(spec.deadline_seconds, spec.settings.compile)

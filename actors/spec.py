@@ -15,6 +15,7 @@ class RendererSpec:
         checkpoint_name: as in the job file.
         batch: items in a batch; None: found by measurement (in strict mode the reference batch).
         deadline_seconds: an item may take so long; None: by what others took.
+        patience_seconds: how long to try again where the checkpoint's store fails.
         journal: handle of the run's `actors.journal.Journal`.
     """
 
@@ -23,5 +24,6 @@ class RendererSpec:
     settings: Settings
     batch: int | None
     deadline_seconds: float | None
+    patience_seconds: float
     run_id: str
     journal: Any

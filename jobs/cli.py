@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from jobs.config import load_job
 from jobs.console import open_screen
 from manifests.errors import UserError, one_line
+from manifests.storage import is_passing
 
 USERS_MISTAKE = 2
 
@@ -30,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USERS_MISTAKE
     except KeyboardInterrupt:
         print("rendermill: interrupted before anything was drawn", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not is_passing(error):
+            raise
+        print(f"rendermill: a store does not answer: {one_line(error, max_length=1000)}; try again", file=sys.stderr)
         return 1
 
 

@@ -146,6 +146,9 @@ class Job(_Section):
     storage_patience: Duration = Field(
         timedelta(minutes=10), description="How long to wait for a store that fails, or a full disk, before stopping."
     )
+    on_environment_change: Literal["keep", "stop", "rerender"] = Field(
+        "keep", description="What to do with records that another device model or other library versions made."
+    )
     models: dict[ModelName, ModelConfig] = Field(min_length=1, description="By a name that rows may use.")
 
     @model_validator(mode="after")

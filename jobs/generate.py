@@ -1,6 +1,6 @@
 """`rendermill generate`: runs a job, or finishes what an earlier run of it left."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,15 @@ from actors.spec import RendererSpec
 from jobs import cluster
 from jobs.config import Job
 from jobs.console import Screen
+from jobs.environments import current_origins, describe_change, made_elsewhere
 from jobs.pipeline import ModelPipeline
 from jobs.plan import Plan, make_plan
-from jobs.resolve import resolve_model
+from jobs.resolve import ResolvedModel, resolve_model
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id
+from manifests.errors import UserError
 from manifests.lease import Lease
-from manifests.ledger import Ledger
+from manifests.ledger import Ledger, Origin
 from manifests.prompts import RowValidator, open_manifest
 from manifests.rejected import RejectedRows
 from manifests.storage import Folder, absolute
@@ -51,9 +53,12 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             ledger = Ledger(output, run_id, manifest.extra)
             run_file = RunFile(output, run_id, job, source)
             run_file.update("planning")
+            outdated = _outdated(job, ledger, models, num_gpus)
             contracts = {name: model.contract for name, model in models.items()}
             validator = RowValidator(contracts, job.model_of_rows, job.seed)
-            plan = make_plan(manifest, validator, ledger, RejectedRows(output, run_id), job.limit, retry_failures)
+            plan = make_plan(
+                manifest, validator, ledger, RejectedRows(output, run_id), job.limit, retry_failures, outdated
+            )
             _announce(screen, plan)
             journal = _start_journal()
             pipelines = {
@@ -64,6 +69,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                         settings=model.settings,
                         batch=job.models[name].fixed_batch,
                         deadline_seconds=job.models[name].deadline,
+                        patience_seconds=patience_seconds,
                         run_id=run_id,
                         journal=journal,
                     ),
@@ -80,6 +86,27 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             }
             run = Run(job, plan, pipelines, journal, ledger, run_file, screen, may_all_fail=retry_failures)
             return run.draw(lease)
+
+
+def _outdated(
+    job: Job, ledger: Ledger, models: Mapping[str, ResolvedModel], num_gpus: Mapping[str, float]
+) -> list[Origin]:
+    """Where records were made that are to be drawn again.
+
+    Raises:
+        UserError: there are such records, and the job file would rather stop.
+    """
+    if job.on_environment_change == "keep" or not ledger.origins:
+        return []  # `jobs.run` tells of the change with the first receipts
+    current = current_origins(models, {name: model.pool for name, model in job.models.items()}, num_gpus)
+    elsewhere = made_elsewhere(ledger.origins, current)
+    if elsewhere and job.on_environment_change == "stop":
+        changes = "; ".join(describe_change(origin, current[origin.model]) for origin in elsewhere)
+        raise UserError(
+            f"output {job.output}: the environment changed since its records were made ({changes}); "
+            "on_environment_change: keep draws the rest all the same, rerender draws those records again"
+        )
+    return elsewhere
 
 
 def _start_journal() -> Any:
@@ -105,5 +132,6 @@ def _announce(screen: Screen, plan: Plan) -> None:
         "failed before": plan.num_failed,
         "rejected": plan.num_rejected,
         "duplicate": plan.num_duplicates,
+        "finished but no longer in the manifest": plan.num_not_in_manifest,
     }
     screen.line(f"to draw: {to_do}" + "".join(f"; {count} {what}" for what, count in notes.items() if count))

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.hash_set import as_numpy
 from manifests.ledger import request_hashes
 from manifests.prompts import RowGroup
 
@@ -21,7 +22,7 @@ class Work:
 
 
 class Outstanding:
-    """The samples that have no receipt yet; some 40 bytes for each that had none at first.
+    """The samples that have no receipt yet; some 45 bytes for each that had none at first.
 
     Args:
         to_do: row_group, row_number, sample_index, model and request_hash (16-byte binary) of every sample, in the
@@ -32,7 +33,7 @@ class Outstanding:
     def __init__(self, to_do: pa.Table, row_groups: list[RowGroup]) -> None:
         self._to_do = to_do.drop_columns(["request_hash"])
         self._row_groups = row_groups
-        keys = _keys(to_do["request_hash"])
+        keys = as_numpy(to_do["request_hash"])
         self._order = np.argsort(keys)
         self._keys = keys[self._order]
         self._is_outstanding = np.ones(len(keys), bool)
@@ -42,7 +43,7 @@ class Outstanding:
 
     def take(self, receipts: pa.Table) -> pa.Table:
         """Those of the receipts that were outstanding, each item's first: they are so no more."""
-        keys = _keys(request_hashes(receipts))
+        keys = as_numpy(request_hashes(receipts))
         places = np.minimum(np.searchsorted(self._keys, keys), max(0, len(self._keys) - 1))
         positions = self._order[places]
         is_first = np.zeros(len(keys), bool)
@@ -67,15 +68,3 @@ def by_row_group(samples: pa.Table, row_groups: list[RowGroup]) -> list[Work]:
         Work(row_groups[number], row_numbers[start:end], sample_indices[start:end])
         for number, start, end in zip(numbers, starts, ends, strict=True)
     ]
-
-
-def _keys(hashes: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """The first 8 of each hash's 16 bytes as a number: in a billion items, two share them once in forty runs.
-
-    Such a pair counts as one item in this run; the next run draws the other.
-    """
-    array = hashes.combine_chunks() if isinstance(hashes, pa.ChunkedArray) else hashes
-    if not len(array):
-        return np.zeros(0, np.uint64)
-    whole = np.frombuffer(array.buffers()[1], np.uint64).reshape(-1, 2)
-    return whole[array.offset : array.offset + len(array), 0].copy()

@@ -12,13 +12,14 @@ import pyarrow as pa
 from jobs.arrivals import Arrivals
 from jobs.config import Job
 from jobs.console import Screen, show_progress
+from jobs.environments import describe_change, made_elsewhere
 from jobs.outstanding import Work
 from jobs.pipeline import ModelPipeline
 from jobs.plan import Plan
 from jobs.run_file import RunFile
 from manifests.errors import one_line
 from manifests.lease import Lease, LeaseLost
-from manifests.ledger import Ledger
+from manifests.ledger import Ledger, Origin
 from manifests.storage import is_passing
 
 DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
@@ -60,6 +61,7 @@ class Run:
         self._error_types: dict[str, Counter[str]] = {model: Counter() for model in plan.num_to_do}
         self._recent_failures: deque[bool] = deque(maxlen=_FAILURE_WINDOW)
         self._errors: dict[str, str] = {}
+        self._origins_before = ledger.origins
         self._is_stopping = False
         self._started = time.monotonic()
         self._last_flush = self._last_roll_up = self._started
@@ -68,7 +70,18 @@ class Run:
     def draw(self, lease: Lease) -> int:
         """Draw what is outstanding, commit it, print the summary; returns the exit status."""
         self._run_file.update("running", **self._counts())
-        state = self._draw_and_commit(lease)
+        try:
+            state = self._draw_and_commit(lease)
+            self._run_file.update(state, errors=self._errors, **self._counts())
+        except LeaseLost as error:
+            self._errors["lease"] = one_line(error)
+            state = "superseded"
+        except Exception as error:
+            if not is_passing(error) and not isinstance(error, OSError):
+                raise
+            traceback.print_exception(error)
+            self._errors["output"] = f"cannot be written: {one_line(error)}; what was committed before is safe"
+            state = "failed"
         return self._summarize(state)
 
     def _draw_and_commit(self, lease: Lease) -> str:
@@ -79,7 +92,7 @@ class Run:
                 self._draw_all(lease, arrivals, advance)
             lease.confirm()
             self._ledger.roll_up()
-            state = "failed" if self._errors else "stopped" if self._is_stopping else "finished"
+            return "failed" if self._errors else "stopped" if self._is_stopping else "finished"
         except KeyboardInterrupt:
             # a second signal must not break off what follows, and whoever sent it may wait only for seconds
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -87,19 +100,9 @@ class Run:
             for model, receipts in arrivals[-1].at_hand() if arrivals else ():
                 self._commit(model, receipts)
             self._ledger.flush()  # in a moment, and enough; what follows may be cut off
+            lease.confirm()
             self._ledger.roll_up()
-            state = "interrupted"
-        except LeaseLost as error:
-            self._errors["lease"] = one_line(error)
-            return "superseded"
-        except Exception as error:
-            if not is_passing(error) and not isinstance(error, OSError):
-                raise
-            traceback.print_exception(error)
-            self._errors["output"] = f"cannot be written: {one_line(error)}; what was committed before is safe"
-            return "failed"
-        self._run_file.update(state, errors=self._errors, **self._counts())
-        return state
+            return "interrupted"
 
     def _draw_all(self, lease: Lease, rounds: list[Arrivals], advance: _Advance) -> None:
         """Run the Datasets; again for what gave no receipt, as long as that brings some."""
@@ -133,6 +136,8 @@ class Run:
                 return
 
     def _commit(self, model: str, receipts: pa.Table) -> tuple[int, int]:
+        if not (self._finished[model] or self._failed[model]):
+            self._tell_of_other_origins(model, receipts)
         new = self._plan.outstanding.take(receipts)
         if new.num_rows:
             self._ledger.add(new)
@@ -144,6 +149,16 @@ class Run:
         self._failed[model] += num_failed
         self._error_types[model].update(error_types)
         return num_finished, num_failed
+
+    def _tell_of_other_origins(self, model: str, receipts: pa.Table) -> None:
+        """Say where the model's earlier records were made, if the run's first one was made elsewhere."""
+        if not receipts.num_rows:
+            return
+        now = Origin(model, receipts["device"][0].as_py(), receipts["environment"][0].as_py())
+        for before in made_elsewhere(self._origins_before, {model: now}):
+            self._screen.line(
+                f"the environment changed since earlier records were made: {describe_change(before, now)}"
+            )
 
     def _only_fails(self, model: str) -> bool:
         """Whether a model's first items all failed in one way; notes it as the model's error."""
@@ -166,7 +181,8 @@ class Run:
             self._ledger.roll_up()
             self._run_file.update("running", **self._counts())
             self._last_roll_up = now
-        if self._job.stop_after and now - self._started > self._job.stop_after.total_seconds():
+        stop_after = self._job.stop_after
+        if stop_after and now - self._started > stop_after.total_seconds() and not self._is_stopping:
             self._is_stopping = True
             self._journal.stop.remote()
 
@@ -180,6 +196,7 @@ class Run:
             "num_failed_before": self._plan.num_failed,
             "num_rejected": self._plan.num_rejected,
             "num_duplicates": self._plan.num_duplicates,
+            "num_not_in_manifest": self._plan.num_not_in_manifest,
             "seconds": round(seconds, 3),
             "items_per_second": round(sum(self._finished.values()) / seconds, 4),
         }

@@ -5,7 +5,10 @@ parts; a crash between any two steps leaves files from which the next run goes o
 """
 
 import json
+import threading
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +16,22 @@ import pyarrow.compute as pc
 
 from manifests import layout
 from manifests.errors import UserError
+from manifests.hash_set import HASH, hashes_of_hex
 from manifests.identity import item_key
 from manifests.schema import FORMAT_VERSION, RECORD_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder, first_contact, parquet_bytes
 
-_NUM_IO_THREADS = 16
+_NUM_IO_THREADS = 8
 _NUM_ROWS_PER_PART = 20_000
-_HASH = pa.binary(16)
-_PART_INDEX = pa.schema([("key", _HASH), ("request_hash", _HASH), ("part", pa.int32())])
+_PART_INDEX = pa.schema([("key", HASH), ("request_hash", HASH), ("part", pa.int32()), ("origin", pa.int16())])
+
+
+class Origin(NamedTuple):
+    """Where a record was made: its columns of these names."""
+
+    model: str
+    device: str
+    environment: str
 
 
 class Ledger:
@@ -47,14 +58,30 @@ class Ledger:
         self._replaced_media: list[str] = []
         self._part_names: dict[str, list[str]] = {}
         self._index: dict[str, pa.Table] = {}
+        self._origins: dict[Origin, int] = {}
+        self._settling_origins = threading.Lock()
         for kind in (layout.METADATA, layout.FAILURES):
             self._load_index(kind)
         self._recover_pending()
 
     @property
-    def finished(self) -> pa.ChunkedArray:
-        """Request hashes of the records, as 16-byte binary."""
-        return self._index[layout.METADATA]["request_hash"]
+    def keys(self) -> pa.ChunkedArray:
+        """Keys (`identity.item_key`) of the items that have a record."""
+        return self._index[layout.METADATA]["key"]
+
+    @property
+    def origins(self) -> list[Origin]:
+        """Where the records were made."""
+        present = set(self._index[layout.METADATA]["origin"].unique().to_pylist())
+        return [origin for origin, number in self._origins.items() if number in present]
+
+    def finished(self, but: Collection[Origin] = ()) -> pa.ChunkedArray:
+        """Request hashes of the records, as 16-byte binary, but for those made elsewhere."""
+        index = self._index[layout.METADATA]
+        if but:
+            numbers = pa.array([self._origins[origin] for origin in but], pa.int16())
+            index = index.filter(pc.invert(pc.is_in(index["origin"], numbers)))
+        return index["request_hash"]
 
     @property
     def failed(self) -> pa.ChunkedArray:
@@ -95,7 +122,7 @@ class Ledger:
             self._note_replaced_media(records)
             self._replace(layout.METADATA, records.select(self._schemas[layout.METADATA].names))
             failures = receipts.filter(pc.invert(is_record))
-            is_drawn = pc.is_in(request_hashes(failures), self.finished.combine_chunks())
+            is_drawn = pc.is_in(request_hashes(failures), self.finished().combine_chunks())
             self._replace(layout.FAILURES, failures.filter(pc.invert(is_drawn)))
             self._forget_failures(records)
         self._folder.delete(self._replaced_media)
@@ -136,9 +163,8 @@ class Ledger:
         names = [name for name in self._folder.names(kind) if name.endswith(".parquet") and "/part-" in name]
 
         def read(number: int) -> pa.Table:
-            return _index_entries(
-                self._folder.read_table(names[number], ["id", "sample_index", "request_hash"]), number
-            )
+            columns = ["id", "sample_index", "request_hash", *Origin._fields]
+            return self._index_entries(self._folder.read_table(names[number], columns, Origin._fields), number)
 
         with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
             entries = list(threads.map(read, range(len(names))))
@@ -210,7 +236,21 @@ class Ledger:
     def _write_part(self, kind: str, number: int, rows: pa.Table) -> None:
         self._folder.write(self._part_names[kind][number], parquet_bytes(rows))
         others = self._index[kind].filter(pc.not_equal(self._index[kind]["part"], number))
-        self._index[kind] = pa.concat_tables([others, _index_entries(rows, number)]).combine_chunks()
+        self._index[kind] = pa.concat_tables([others, self._index_entries(rows, number)]).combine_chunks()
+
+    def _index_entries(self, table: pa.Table, part: int) -> pa.Table:
+        part_column = pa.array(np.full(table.num_rows, part, np.int32))
+        return pa.table([_keys(table), request_hashes(table), part_column, self._origin_numbers(table)], _PART_INDEX)
+
+    def _origin_numbers(self, table: pa.Table) -> pa.Array:
+        """For every row, the number under which `_origins` has where it was made."""
+        columns = [table[name].combine_chunks().dictionary_encode() for name in Origin._fields]
+        codes = np.stack([column.indices.to_numpy() for column in columns])
+        _, rows, origin_of_row = np.unique(codes, axis=1, return_index=True, return_inverse=True)
+        with self._settling_origins:
+            origins = [Origin(*(column[row].as_py() for column in columns)) for row in rows]
+            numbers = [self._origins.setdefault(origin, len(self._origins)) for origin in origins]
+        return pa.array(np.array(numbers, np.int16)[origin_of_row])
 
     def _next_number(self, kind: str) -> int:
         number = self._num_files[kind]
@@ -224,17 +264,12 @@ def _schemas(extra: pa.Schema) -> dict[str, pa.Schema]:
 
 def _keys(table: pa.Table) -> pa.Array:
     pairs = zip(table["id"].to_pylist(), table["sample_index"].to_pylist(), strict=True)
-    return pa.array([item_key(item_id, sample_index) for item_id, sample_index in pairs], _HASH)
+    return pa.array([item_key(item_id, sample_index) for item_id, sample_index in pairs], HASH)
 
 
 def request_hashes(table: pa.Table) -> pa.Array:
     """The column `request_hash` of records or receipts, hex digits there, as 16-byte binary."""
-    return pa.array([bytes.fromhex(text) for text in table["request_hash"].to_pylist()], _HASH)
-
-
-def _index_entries(table: pa.Table, part: int) -> pa.Table:
-    part_column = pa.array(np.full(table.num_rows, part, np.int32))
-    return pa.table([_keys(table), request_hashes(table), part_column], schema=_PART_INDEX)
+    return hashes_of_hex(table["request_hash"].to_pylist())
 
 
 def _one_of_each(receipts: pa.Table) -> pa.Table:

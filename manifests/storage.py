@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,12 +161,12 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file, or some of its columns."""
+    def read_table(self, name: str, columns: list[str] | None = None, encoded: Sequence[str] = ()) -> pa.Table:
+        """A Parquet file, or some of its columns, those that repeat themselves dictionary-encoded if asked for."""
 
         def read() -> pa.Table:
             with self._opened[0].open(self.path(name), "rb") as file:
-                return pq.read_table(file, columns=columns)
+                return pq.read_table(file, columns=columns, read_dictionary=encoded)
 
         return self.patiently(read)
 

@@ -1,6 +1,7 @@
 """The main job through the command line, on a real Ray cluster with real (small) checkpoints."""
 
 import hashlib
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -119,15 +120,42 @@ def test_the_same_command_again_draws_nothing_and_a_changed_row_alone(
     assert again.status == 0
     assert "to draw: nothing; 8 finished before" in again.out
     changed = [dict(row, num_inference_steps=3) if row.get("id") == "cat" else row for row in ROWS]
-    rendermill.manifest(changed)
+    rendermill.manifest([row for row in changed if row["prompt"] != "a bird"])
     finished = rendermill.generate()
-    assert "to draw: sana 1; 7 finished before" in finished.out
+    assert "to draw: sana 1; 6 finished before; 1 duplicate; 1 finished but no longer in the manifest" in finished.out
     after = {(record["id"], record["sample_index"]): record for record in rendermill.table("metadata")}
     assert {key for key in before if before[key] != after[key]} == {("cat", 0)}
     assert after.keys() == before.keys()
     assert after["cat", 0]["num_inference_steps"] == 3
     media = {str(path.relative_to(rendermill.output)) for path in (rendermill.output / "media").rglob("*.*")}
     assert media == {record["path"] for record in after.values()}, "the old picture should be gone"
+
+
+def test_records_of_another_environment_are_kept_or_drawn_anew_or_stop_the_run(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-shapes")
+    rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(3)]
+    rendermill.manifest(rows[:2])
+    assert rendermill.generate().status == 0
+    for part in (rendermill.output / "metadata").glob("part-*"):
+        made = pq.read_table(part).to_pylist()
+        older = [row | {"environment": json.dumps(json.loads(row["environment"]) | {"torch": "1.0"})} for row in made]
+        pq.write_table(pa.Table.from_pylist(older, pq.read_schema(part)), part)
+    rendermill.manifest(rows)
+
+    def versions() -> list[bool]:
+        records = sorted(rendermill.table("metadata"), key=lambda record: record["id"])
+        return [json.loads(record["environment"])["torch"] == "1.0" for record in records]
+
+    installed = importlib.metadata.version("torch")
+    stopped = rendermill.generate(on_environment_change="stop")
+    assert (stopped.status, stopped.error.count("\n")) == (2, 1), stopped
+    assert f"the environment changed since its records were made (sana: torch 1.0 → {installed})" in stopped.error
+    kept = rendermill.generate()
+    assert f"the environment changed since earlier records were made: sana: torch 1.0 → {installed}" in kept.out
+    assert versions() == [True, True, False]
+    again = rendermill.generate(on_environment_change="rerender")
+    assert "to draw: sana 2; 1 finished before" in again.out
+    assert versions() == [False] * 3
 
 
 def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill) -> None:

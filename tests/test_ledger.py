@@ -25,6 +25,9 @@ def receipt(item_id: str, steps: int = 20, error_type: str | None = None, sample
     return {
         "id": item_id,
         "sample_index": sample_index,
+        "model": "sana",
+        "device": "cpu",
+        "environment": "{}",
         "num_inference_steps": steps,
         "request_hash": request_hash,
         "path": path,
@@ -77,7 +80,7 @@ def test_a_run_that_died_before_rolling_up_loses_nothing_it_flushed(tmp_path: Pa
     ledger = open_ledger(tmp_path, "died")
     ledger.add(receipts(receipt("a"), receipt("bad", error_type="ValueError")))
     ledger.flush()
-    assert sorted(open_ledger(tmp_path, "next").finished.to_pylist()) == [blake2b_128(["a", 0, 20])]
+    assert sorted(open_ledger(tmp_path, "next").finished().to_pylist()) == [blake2b_128(["a", 0, 20])]
     assert (ids(tmp_path), ids(tmp_path, "failures")) == (["a"], ["bad"])
 
 

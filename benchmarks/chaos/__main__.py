@@ -1,0 +1,177 @@
+"""Every item exactly once, whatever dies: `python -m benchmarks.chaos --store local` or `--store s3`.
+
+Runs one job undisturbed, then the same job again and again, each time into a new output, and kills what takes part in
+it with SIGKILL, at moments that a seed decides. A job whose driver died is submitted again, until it is done; then its
+output is compared with the undisturbed one. Ends when every kind of kill has struck often enough, or the time is up.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import s3fs
+import yaml
+
+from benchmarks.chaos.compare import Damage, compare, records
+from benchmarks.chaos.strikes import ROLL_UP, S3_SERVER, Strikes
+from benchmarks.local_cluster import Cluster, free_port, ray_head
+
+_ROOT = Path(__file__).parents[2]
+_MAX_SECONDS_OF_A_SUBMISSION = 600
+
+
+class Chaos:
+    """Rounds of one job, each into an output of its own.
+
+    Args:
+        outputs: URL or path that the outputs lie under.
+    """
+
+    def __init__(self, folder: Path, outputs: str, cluster: Cluster, strikes: Strikes, num_items: int) -> None:
+        self._folder, self._outputs, self._cluster, self._strikes = folder, outputs, cluster, strikes
+        self.kills: Counter[str] = Counter()
+        self.damage = Damage()
+        self.num_rounds = self.num_submissions = self.num_items_drawn_again = 0
+        ids = [str(index) for index in range(num_items)]
+        pq.write_table(
+            pa.table({"id": ids, "prompt": [f"prompt {index}" for index in ids]}), folder / "prompts.parquet"
+        )
+        self._undisturbed = self._run_undisturbed()
+
+    def run_round(self, generator: random.Random, num_missing: Counter[str]) -> None:
+        """Run the job once to its end, with strikes of the kinds that are missing."""
+        output = f"{self._outputs}/{self.num_rounds}"
+        before = self._strikes.num_drawn
+        status = -1
+        while status != 0:
+            with self._submitted(output) as driver:
+                while num_missing.total() and driver.poll() is None:
+                    kind = generator.choices(list(num_missing), list(num_missing.values()))[0]
+                    if self._strikes.strike(kind, psutil.Process(driver.pid)):
+                        self.kills[kind] += 1
+                        num_missing[kind] -= 1
+                        print(f"  {kind}", flush=True)
+                status = driver.wait(_MAX_SECONDS_OF_A_SUBMISSION)
+        drawn = self._strikes.drawn()[before:]
+        self.num_items_drawn_again += len(drawn) - len(set(drawn))
+        found = compare(self._undisturbed, output)
+        self.damage += found
+        self.num_rounds += 1
+        print(f"round {self.num_rounds}: {len(drawn)} draws, {found}", flush=True)
+        if found == Damage() and "://" not in output:
+            shutil.rmtree(output)
+
+    def report(self, seconds: float) -> str:
+        """What was struck, and what came of it."""
+        num_items = self.num_rounds * len(self._undisturbed)
+        kills = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kills.items()))
+        return "\n".join(
+            [
+                f"{self.num_rounds} rounds of {len(self._undisturbed)} items, {self.num_submissions} submissions, "
+                f"{seconds / 60:.0f} minutes",
+                f"{self.kills.total()} kills in mid-work: {kills}",
+                f"lost {self.damage.lost}, duplicated {self.damage.duplicated}, differing {self.damage.differing}, "
+                f"broken {self.damage.broken}, left over {self.damage.left_over}",
+                f"drawn again: {self.num_items_drawn_again} items, {self.num_items_drawn_again / num_items:.1%} of "
+                f"all, {self.num_items_drawn_again / max(1, self.kills.total()):.1f} a kill",
+            ]
+        )
+
+    def _run_undisturbed(self) -> list[dict[str, object]]:
+        output = f"{self._outputs}/undisturbed"
+        started = time.monotonic()
+        with self._submitted(output) as driver:
+            if driver.wait(_MAX_SECONDS_OF_A_SUBMISSION) != 0:
+                raise SystemExit((self._folder / "driver.log").read_text())
+        print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
+        return records(output)
+
+    @contextmanager
+    def _submitted(self, output: str) -> Iterator[subprocess.Popen[bytes]]:
+        self.num_submissions += 1
+        job = {
+            "seed": 7,
+            "manifest": str(self._folder / "prompts.parquet"),
+            "output": output,
+            "shared_disk": True,
+            "models": {
+                "sana": {
+                    "checkpoint": str(_ROOT / "checkpoints" / "sana-shapes"),
+                    "dtype": "float32",
+                    "defaults": {"width": 64, "height": 64, "num_inference_steps": 12},
+                    "pool": {"min_actors": 2, "max_actors": 2, "num_cpus": 0.5, "num_gpus": 0},
+                }
+            },
+        }
+        path = self._folder / "job.yaml"
+        path.write_text(yaml.safe_dump(job))
+        environment = self._cluster.environment | {"PYTHONPATH": str(Path(__file__).with_name("notes"))}
+        command = [sys.executable, "-m", "jobs.cli", "generate", str(path)]
+        with (self._folder / "driver.log").open("ab") as log:
+            driver = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=log, stderr=log)
+            try:
+                yield driver
+            finally:
+                driver.kill()
+                driver.wait()
+
+
+@contextmanager
+def _s3_server(folder: Path) -> Iterator[None]:
+    """Starts the S3 server and sets the environment with which clients reach it."""
+    os.environ |= {"S3_PORT": str(free_port()), "S3_MON_PORT": str(free_port())}
+    try:
+        started = subprocess.run([S3_SERVER, "start", folder], check=True, stdout=subprocess.PIPE, text=True)
+        os.environ |= dict(word.split("=", 1) for word in started.stdout.split()[1:])
+        yield
+    finally:
+        subprocess.run([S3_SERVER, "stop", folder], check=True)
+
+
+def main() -> int:
+    """Run until every kind of kill has struck often enough."""
+    parser = argparse.ArgumentParser(description="Kills what takes part in a job, and compares its output.")
+    parser.add_argument("--store", choices=["local", "s3"], default="local")
+    parser.add_argument("--num-kills", type=int, default=20, help="of each kind")
+    parser.add_argument(
+        "--num-roll-up-kills", type=int, default=5, help="of the driver while it rolls up, beside those"
+    )
+    parser.add_argument("--num-items", type=int, default=300)
+    parser.add_argument("--max-minutes", type=float, default=90, help="begin no round after that")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    generator = random.Random(given.seed)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        (folder / "notes").mkdir()
+        os.environ["CHAOS_NOTES"] = str(folder / "notes")
+        outputs, s3_folder = str(folder / "outputs"), None
+        if given.store == "s3":
+            outputs, s3_folder = "s3://chaos", folder / "s3"
+            stack.enter_context(_s3_server(s3_folder))
+            s3fs.S3FileSystem().mkdir("chaos")
+        cluster = stack.enter_context(ray_head(num_cpus=0))
+        strikes = Strikes(cluster, folder / "notes", s3_folder, generator, stack)
+        num_missing = Counter(dict.fromkeys(strikes.kinds, given.num_kills) | {ROLL_UP: given.num_roll_up_kills})
+        chaos = Chaos(folder, outputs, cluster, strikes, given.num_items)
+        while num_missing.total() and time.monotonic() - started < 60 * given.max_minutes:
+            chaos.run_round(generator, num_missing)
+        print(chaos.report(time.monotonic() - started))
+    return int(chaos.damage != Damage())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
