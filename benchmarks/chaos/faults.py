@@ -17,7 +17,7 @@ from mitmproxy import http
 _SECONDS_OF_SILENCE = 30.0
 """s3fs waits 15 s for an answer."""
 _SECONDS_OF_A_SLOW_ANSWER = 5.0
-_SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 _WAYS = ("throttled", "reset before", "reset after", "no answer", "slow answer")
 
 
