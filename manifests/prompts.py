@@ -19,6 +19,8 @@ from manifests.schema import MANIFEST_COLUMNS, RESERVED_NAMES, ModelContract, Re
 from manifests.storage import first_contact, is_passing, open_filesystem, patience
 
 MAX_SEED = 2**63 - 1
+MAX_NUM_SAMPLES = 10_000
+"""Of one row; a slip of the pen beyond that would fill a worker's memory."""
 _MANIFEST_NAMES = frozenset(column.name for column in MANIFEST_COLUMNS)
 _NUM_FOOTER_THREADS = 32
 _NUM_ROWS_PER_READ = 8192
@@ -194,7 +196,7 @@ class RowValidator:
             "model": _text(row, "model"),
             "negative_prompt": _text(row, "negative_prompt"),
             "seed": _whole_number(row, "seed", minimum=0, maximum=MAX_SEED),
-            "num_samples": _whole_number(row, "num_samples", minimum=1, maximum=2**31 - 1),
+            "num_samples": _whole_number(row, "num_samples", minimum=1, maximum=MAX_NUM_SAMPLES),
             "width": _whole_number(row, "width", minimum=1, maximum=2**31 - 1),
             "height": _whole_number(row, "height", minimum=1, maximum=2**31 - 1),
             "num_frames": _whole_number(row, "num_frames", minimum=1, maximum=2**31 - 1),

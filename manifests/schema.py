@@ -24,7 +24,7 @@ MANIFEST_COLUMNS = (
     Column("model", pa.string(), "A model of the job file. Default: its `default_model`."),
     Column("negative_prompt", pa.string(), "What to keep out; has no effect at a guidance scale of 1 or less."),
     Column("seed", pa.int64(), "0 … 2^63-1, the first sample's; later samples count up from it. Default: from the id."),
-    Column("num_samples", pa.int64(), "How many to draw of this row, each with its own seed. Default: 1."),
+    Column("num_samples", pa.int64(), "How many to draw, up to 10,000, each with its own seed. Default: 1."),
     Column("width", pa.int64(), "Pixels."),
     Column("height", pa.int64(), "Pixels."),
     Column("num_frames", pa.int64(), "Frames of a video; Wan draws 4k + 1 of them."),

@@ -169,22 +169,19 @@ def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill)
     ]
     rendermill.manifest(rows)
 
-    def pixels(name: str, **settings: Any) -> dict[str, str]:
-        for model in rendermill.models.values():
-            model |= {key: value for key, value in settings.items() if key != "pool"}
-            model["pool"] |= settings.get("pool", {})
+    def pixels(name: str, batches: list[int | str], num_actors: int) -> dict[str, str]:
+        for model, batch in zip(rendermill.models.values(), batches, strict=True):
+            model["batch"] = batch
+            model["pool"] |= {"min_actors": num_actors, "max_actors": num_actors, "num_cpus": 0.2 / num_actors}
         finished = rendermill.generate(f"output={rendermill.folder / name}")
         assert finished.status == 0, finished
         records = rendermill.table("metadata", rendermill.folder / name)
         return {record["id"]: record["pixel_sha256"] for record in records}
 
-    one_by_one = pixels("one", batch=1)
+    one_by_one = pixels("one", [1, 1, 1], num_actors=1)
     assert len(one_by_one) == len(set(one_by_one.values())) == len(rows)
-    two_actors = {"min_actors": 2, "max_actors": 2, "num_cpus": 0.1}
-    assert pixels("two-actors", batch="auto", pool=two_actors) == one_by_one
     rendermill.manifest(rows[::-1])
-    one_actor = {"min_actors": 1, "max_actors": 1}
-    assert pixels("five", batch=5, pool=one_actor) == one_by_one
+    assert pixels("five", [5, "auto", 2], num_actors=2) == one_by_one
 
 
 def test_fast_mode_keeps_the_noise_and_says_the_batch(rendermill: Rendermill) -> None:
@@ -224,6 +221,7 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "model": "sprint", "negative_prompt": "y"}, "negative_prompt: this model takes none"),
     ({"prompt": "x", "num_inference_steps": 1001}, "num_inference_steps: 1001 is over the scheduler's 1000"),
     ({"prompt": "x", "num_samples": 0}, "num_samples: 0 is outside 1 …"),
+    ({"prompt": "x", "num_samples": 2**31}, "num_samples: 2147483648 is outside 1 … 10000"),
     ({"prompt": "one", "id": "twice"}, "id: 'twice' stands in several rows"),
     ({"prompt": "two", "id": "twice"}, "id: 'twice' stands in several rows"),
 ]
@@ -356,8 +354,8 @@ def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill
 
 
 def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-shapes", defaults={"num_inference_steps": 40, "width": 128, "height": 128})
-    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(60)])
+    rendermill.model("sana", "sana-shapes", defaults={"num_inference_steps": 20, "width": 128, "height": 128})
+    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(40)])
     job = str(rendermill.write_job())
     command = [sys.executable, "-m", "jobs.cli", "generate", job]
     process = subprocess.Popen(command, cwd=ROOT, env=rendermill.environment, stdout=subprocess.PIPE, text=True)
@@ -370,10 +368,10 @@ def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rende
     assert "interrupted; the same command goes on from here" in rest
     assert process.returncode == 1
     num_kept = len(rendermill.table("metadata"))
-    assert 0 < num_kept < 60
+    assert 0 < num_kept < 40
     stopped = rendermill.run("generate", job, "stop_after=1s")
     assert (stopped.status, "stopped after 0:00:01, as stop_after says" in stopped.out) == (0, True), stopped
     assert len(rendermill.table("metadata")) == num_kept, "the actor had not even loaded"
     finished = rendermill.run("generate", job)
-    assert (finished.status, f"to draw: sana {60 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)
-    assert len({record["id"] for record in rendermill.table("metadata")}) == 60
+    assert (finished.status, f"to draw: sana {40 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)
+    assert len({record["id"] for record in rendermill.table("metadata")}) == 40

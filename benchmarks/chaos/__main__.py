@@ -9,27 +9,21 @@ import argparse
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import s3fs
-import yaml
 
-from benchmarks.chaos.compare import Damage, compare, records
-from benchmarks.chaos.strikes import ROLL_UP, S3_SERVER, Strikes
-from benchmarks.local_cluster import Cluster, free_port, ray_head
-
-_ROOT = Path(__file__).parents[2]
-_MAX_SECONDS_OF_A_SUBMISSION = 600
+from benchmarks.chaos.compare import Damage, compare
+from benchmarks.chaos.job import MAX_SECONDS, Job
+from benchmarks.chaos.s3_server import s3_server
+from benchmarks.chaos.strikes import ROLL_UP, Strikes
+from benchmarks.local_cluster import ray_head
 
 
 class Chaos:
@@ -39,32 +33,29 @@ class Chaos:
         outputs: URL or path that the outputs lie under.
     """
 
-    def __init__(self, folder: Path, outputs: str, cluster: Cluster, strikes: Strikes, num_items: int) -> None:
-        self._folder, self._outputs, self._cluster, self._strikes = folder, outputs, cluster, strikes
+    def __init__(self, job: Job, outputs: str, strikes: Strikes) -> None:
+        self._job, self._outputs, self._strikes = job, outputs, strikes
         self.kills: Counter[str] = Counter()
         self.damage = Damage()
-        self.num_rounds = self.num_submissions = self.num_items_drawn_again = 0
-        ids = [str(index) for index in range(num_items)]
-        pq.write_table(
-            pa.table({"id": ids, "prompt": [f"prompt {index}" for index in ids]}), folder / "prompts.parquet"
-        )
-        self._undisturbed = self._run_undisturbed()
+        self.num_rounds = self.num_items_drawn_again = 0
+        started = time.monotonic()
+        self._undisturbed = job.run(f"{outputs}/undisturbed")
+        print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
 
     def run_round(self, generator: random.Random, num_missing: Counter[str]) -> None:
         """Run the job once to its end, with strikes of the kinds that are missing."""
         output = f"{self._outputs}/{self.num_rounds}"
-        before = self._strikes.num_drawn
-        status = -1
+        num_drawn_before, status = len(self._job.drawn()), -1
         while status != 0:
-            with self._submitted(output) as driver:
+            with self._job.submitted(output) as driver:
                 while num_missing.total() and driver.poll() is None:
                     kind = generator.choices(list(num_missing), list(num_missing.values()))[0]
                     if self._strikes.strike(kind, psutil.Process(driver.pid)):
                         self.kills[kind] += 1
                         num_missing[kind] -= 1
                         print(f"  {kind}", flush=True)
-                status = driver.wait(_MAX_SECONDS_OF_A_SUBMISSION)
-        drawn = self._strikes.drawn()[before:]
+                status = driver.wait(MAX_SECONDS)
+        drawn = self._job.drawn()[num_drawn_before:]
         self.num_items_drawn_again += len(drawn) - len(set(drawn))
         found = compare(self._undisturbed, output)
         self.damage += found
@@ -79,7 +70,7 @@ class Chaos:
         kills = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kills.items()))
         return "\n".join(
             [
-                f"{self.num_rounds} rounds of {len(self._undisturbed)} items, {self.num_submissions} submissions, "
+                f"{self.num_rounds} rounds of {len(self._undisturbed)} items, {self._job.num_submissions} submissions, "
                 f"{seconds / 60:.0f} minutes",
                 f"{self.kills.total()} kills in mid-work: {kills}",
                 f"lost {self.damage.lost}, duplicated {self.damage.duplicated}, differing {self.damage.differing}, "
@@ -88,56 +79,6 @@ class Chaos:
                 f"all, {self.num_items_drawn_again / max(1, self.kills.total()):.1f} a kill",
             ]
         )
-
-    def _run_undisturbed(self) -> list[dict[str, object]]:
-        output = f"{self._outputs}/undisturbed"
-        started = time.monotonic()
-        with self._submitted(output) as driver:
-            if driver.wait(_MAX_SECONDS_OF_A_SUBMISSION) != 0:
-                raise SystemExit((self._folder / "driver.log").read_text())
-        print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
-        return records(output)
-
-    @contextmanager
-    def _submitted(self, output: str) -> Iterator[subprocess.Popen[bytes]]:
-        self.num_submissions += 1
-        job = {
-            "seed": 7,
-            "manifest": str(self._folder / "prompts.parquet"),
-            "output": output,
-            "shared_disk": True,
-            "models": {
-                "sana": {
-                    "checkpoint": str(_ROOT / "checkpoints" / "sana-shapes"),
-                    "dtype": "float32",
-                    "defaults": {"width": 64, "height": 64, "num_inference_steps": 12},
-                    "pool": {"min_actors": 2, "max_actors": 2, "num_cpus": 0.5, "num_gpus": 0},
-                }
-            },
-        }
-        path = self._folder / "job.yaml"
-        path.write_text(yaml.safe_dump(job))
-        environment = self._cluster.environment | {"PYTHONPATH": str(Path(__file__).with_name("notes"))}
-        command = [sys.executable, "-m", "jobs.cli", "generate", str(path)]
-        with (self._folder / "driver.log").open("ab") as log:
-            driver = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=log, stderr=log)
-            try:
-                yield driver
-            finally:
-                driver.kill()
-                driver.wait()
-
-
-@contextmanager
-def _s3_server(folder: Path) -> Iterator[None]:
-    """Starts the S3 server and sets the environment with which clients reach it."""
-    os.environ |= {"S3_PORT": str(free_port()), "S3_MON_PORT": str(free_port())}
-    try:
-        started = subprocess.run([S3_SERVER, "start", folder], check=True, stdout=subprocess.PIPE, text=True)
-        os.environ |= dict(word.split("=", 1) for word in started.stdout.split()[1:])
-        yield
-    finally:
-        subprocess.run([S3_SERVER, "stop", folder], check=True)
 
 
 def main() -> int:
@@ -161,12 +102,13 @@ def main() -> int:
         outputs, s3_folder = str(folder / "outputs"), None
         if given.store == "s3":
             outputs, s3_folder = "s3://chaos", folder / "s3"
-            stack.enter_context(_s3_server(s3_folder))
+            stack.enter_context(s3_server(s3_folder))
             s3fs.S3FileSystem().mkdir("chaos")
         cluster = stack.enter_context(ray_head(num_cpus=0))
-        strikes = Strikes(cluster, folder / "notes", s3_folder, generator, stack)
+        job = Job(folder, cluster, given.num_items)
+        strikes = Strikes(cluster, job, folder / "notes", s3_folder, generator, stack)
         num_missing = Counter(dict.fromkeys(strikes.kinds, given.num_kills) | {ROLL_UP: given.num_roll_up_kills})
-        chaos = Chaos(folder, outputs, cluster, strikes, given.num_items)
+        chaos = Chaos(job, outputs, strikes)
         while num_missing.total() and time.monotonic() - started < 60 * given.max_minutes:
             chaos.run_round(generator, num_missing)
         print(chaos.report(time.monotonic() - started))

@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.chaos.job import Job
+from benchmarks.chaos.s3_server import kill_gateway, restart_gateway
 from benchmarks.local_cluster import Cluster, ray_node
 
-S3_SERVER = Path(__file__).parents[2] / "tests" / "s3-server"
 ROLL_UP = "driver while it rolls up"
 _SECONDS_BETWEEN_LOOKS = 0.002
 _MAX_ITEMS_BETWEEN_STRIKES = 25
@@ -28,10 +28,16 @@ class Strikes:
     """
 
     def __init__(
-        self, cluster: Cluster, notes: Path, s3_folder: Path | None, generator: random.Random, nodes: ExitStack
+        self,
+        cluster: Cluster,
+        job: Job,
+        notes: Path,
+        s3_folder: Path | None,
+        generator: random.Random,
+        nodes: ExitStack,
     ) -> None:
-        self._cluster, self._notes, self._s3_folder, self._generator = cluster, notes, s3_folder, generator
-        self._nodes = nodes
+        self._cluster, self._job, self._notes, self._s3_folder = cluster, job, notes, s3_folder
+        self._generator, self._nodes = generator, nodes
         self._start_node()
         self._by_kind: dict[str, Callable[[psutil.Process], bool]] = {
             "renderer": lambda driver: self._kill_worker("_Renderer", driver),
@@ -51,20 +57,10 @@ class Strikes:
     def strike(self, kind: str, driver: psutil.Process) -> bool:
         """Wait for the right moment of this submission and kill; returns whether it struck work in progress."""
         if kind != ROLL_UP:
-            num_drawn = self.num_drawn + self._generator.randint(1, _MAX_ITEMS_BETWEEN_STRIKES)
-            if not _wait_for(lambda: self.num_drawn >= num_drawn, driver):
+            num_drawn = len(self._job.drawn()) + self._generator.randint(1, _MAX_ITEMS_BETWEEN_STRIKES)
+            if not _wait_for(lambda: len(self._job.drawn()) >= num_drawn, driver):
                 return False
         return self._by_kind[kind](driver)
-
-    @property
-    def num_drawn(self) -> int:
-        """Items drawn so far, those drawn again counted again."""
-        return len(self.drawn())
-
-    def drawn(self) -> list[str]:
-        """Request hashes of what was drawn so far."""
-        file = self._notes / "drawn"
-        return file.read_text().splitlines() if file.exists() else []
 
     def _start_node(self) -> None:
         arguments = (f"--address={self._cluster.address}", "--num-cpus=4")
@@ -99,9 +95,10 @@ class Strikes:
         return was_killed
 
     def _kill_gateway(self, driver: psutil.Process) -> bool:  # noqa: ARG002
-        subprocess.run([S3_SERVER, "kill-gateway", self._s3_folder], check=True)
+        assert self._s3_folder
+        kill_gateway(self._s3_folder)
         time.sleep(self._generator.uniform(0, 5))
-        subprocess.run([S3_SERVER, "start", self._s3_folder], check=True, stdout=subprocess.DEVNULL)
+        restart_gateway(self._s3_folder)
         return True
 
     def _processes(self, title: str) -> Iterator[psutil.Process]:

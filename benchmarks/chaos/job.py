@@ -1,0 +1,81 @@
+"""The job that is disturbed: some hundred small images by Sana, drawn by two actors."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from benchmarks.chaos.compare import records
+from benchmarks.local_cluster import Cluster
+
+_ROOT = Path(__file__).parents[2]
+MAX_SECONDS = 900
+"""A submission that takes longer hangs."""
+
+
+class Job:
+    """A manifest and a job file, to be submitted to one output after the other.
+
+    Args:
+        folder: for the job's files, and for the notes of its processes (`notes/sitecustomize.py`), in `notes/`.
+        cluster: was started with CHAOS_NOTES in its environment.
+    """
+
+    def __init__(self, folder: Path, cluster: Cluster, num_items: int) -> None:
+        self._folder, self._cluster = folder, cluster
+        self.num_items = num_items
+        self.num_submissions = 0
+        ids = [str(index) for index in range(num_items)]
+        pq.write_table(
+            pa.table({"id": ids, "prompt": [f"prompt {index}" for index in ids]}), folder / "prompts.parquet"
+        )
+
+    def drawn(self) -> list[str]:
+        """Request hashes of all that was drawn so far, those drawn again once more."""
+        file = self._folder / "notes" / "drawn"
+        return file.read_text().splitlines() if file.exists() else []
+
+    @contextmanager
+    def submitted(self, output: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The driver, which is killed if it has not ended when the block does."""
+        self.num_submissions += 1
+        path = self._folder / "job.yaml"
+        path.write_text(yaml.safe_dump(self._content(output)))
+        environment = self._cluster.environment | {"PYTHONPATH": str(Path(__file__).with_name("notes"))}
+        command = [sys.executable, "-m", "jobs.cli", "generate", str(path)]
+        with (self._folder / "driver.log").open("ab") as log:
+            driver = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=log, stderr=log)
+            try:
+                yield driver
+            finally:
+                driver.kill()
+                driver.wait()
+
+    def run(self, output: str) -> list[dict[str, Any]]:
+        """Run the job to its end and return its records."""
+        with self.submitted(output) as driver:
+            if driver.wait(MAX_SECONDS) != 0:
+                raise SystemExit((self._folder / "driver.log").read_text())
+        return records(output)
+
+    def _content(self, output: str) -> dict[str, Any]:
+        return {
+            "seed": 7,
+            "manifest": str(self._folder / "prompts.parquet"),
+            "output": output,
+            "shared_disk": True,
+            "models": {
+                "sana": {
+                    "checkpoint": str(_ROOT / "checkpoints" / "sana-shapes"),
+                    "dtype": "float32",
+                    "defaults": {"width": 64, "height": 64, "num_inference_steps": 12},
+                    "pool": {"min_actors": 2, "max_actors": 2, "num_cpus": 0.5, "num_gpus": 0},
+                }
+            },
+        }

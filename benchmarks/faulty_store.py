@@ -1,0 +1,63 @@
+"""A store that fails: `python -m benchmarks.faulty_store`.
+
+Runs one job undisturbed on a local disk; then on a real S3 server through a proxy that makes a share of its requests
+fail, throttled, reset, never answered or answered late; then on the same server while it is away for a while. Compares
+their outputs.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import s3fs
+
+from benchmarks.chaos.compare import Damage, compare
+from benchmarks.chaos.job import MAX_SECONDS, Job
+from benchmarks.chaos.s3_server import faulty_proxy, kill_gateway, restart_gateway, s3_server
+from benchmarks.local_cluster import ray_head
+
+
+def main() -> int:
+    """Run the job three times."""
+    parser = argparse.ArgumentParser(description="Runs a job on a store that fails, and compares its output.")
+    parser.add_argument("--share", type=float, default=0.1, help="of requests that fail")
+    parser.add_argument("--outage-seconds", type=float, default=120.0)
+    parser.add_argument("--num-items", type=int, default=300)
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        (folder / "notes").mkdir()
+        os.environ["CHAOS_NOTES"] = str(folder / "notes")
+        stack.enter_context(s3_server(folder / "s3"))
+        s3fs.S3FileSystem().mkdir("chaos")
+        counts = stack.enter_context(faulty_proxy(folder, given.share))
+        job = Job(folder, stack.enter_context(ray_head(num_cpus=4)), given.num_items)
+
+        started = time.monotonic()
+        undisturbed = job.run(str(folder / "undisturbed"))
+        print(f"undisturbed, local disk: {time.monotonic() - started:.0f} s", flush=True)
+
+        started = time.monotonic()
+        job.run("s3://chaos/faults")
+        damage = compare(undisturbed, "s3://chaos/faults")
+        print(f"{given.share:.0%} faults: {time.monotonic() - started:.0f} s, {damage}; requests: {counts.read_text()}")
+
+        started, num_drawn = time.monotonic(), len(job.drawn())
+        with job.submitted("s3://chaos/outage") as driver:
+            while len(job.drawn()) < num_drawn + given.num_items // 4:
+                time.sleep(0.1)
+            kill_gateway(folder / "s3")
+            time.sleep(given.outage_seconds)
+            restart_gateway(folder / "s3")
+            status = driver.wait(MAX_SECONDS)
+        after_outage = compare(undisturbed, "s3://chaos/outage")
+        print(f"away for {given.outage_seconds:.0f} s: {time.monotonic() - started:.0f} s, {status=}, {after_outage}")
+    return int(status != 0 or damage + after_outage != Damage())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""A short version of the chaos benchmarks: everything is killed once, and the output is as if nothing had been."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def test_kills_leave_the_output_as_it_would_have_been() -> None:
+    finished = run("benchmarks.chaos", "--num-kills", "1", "--num-roll-up-kills", "1", "--num-items", "60")
+    assert finished.returncode == 0, finished
+    assert (
+        "5 kills in mid-work: driver 1, driver while it rolls up 1, raylet 1, renderer 1, uploader 1" in finished.stdout
+    )
+    assert "lost 0, duplicated 0, differing 0, broken 0, left over 0" in finished.stdout
+
+
+@pytest.mark.s3
+def test_a_store_that_fails_changes_nothing() -> None:
+    if shutil.which("mitmdump") is None:
+        pytest.skip("needs mitmproxy, Debian's package")
+    finished = run("benchmarks.faulty_store", "--outage-seconds", "3", "--num-items", "10")
+    assert finished.returncode == 0, finished
+    assert finished.stdout.count("Damage(lost=0, duplicated=0, differing=0, broken=0, left_over=0)") == 2

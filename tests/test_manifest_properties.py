@@ -1,0 +1,68 @@
+"""Any manifest row is valid or rejected with a reason, and any id has a file of its own inside the output."""
+
+import math
+import posixpath
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manifests import layout
+from manifests.identity import blake2b_128
+from manifests.prompts import RowProblem, RowValidator, row_as_json
+from manifests.schema import MANIFEST_COLUMNS, ModelContract
+from models.base import Rules
+
+RULES = Rules(kind="video", size_multiple=16, frame_multiple=4, num_experts=2)
+DEFAULTS = {"width": 64, "height": 64, "num_frames": 5, "fps": 16.0, "num_inference_steps": 2, "guidance_scale": 5.0}
+JUDGED = ({*DEFAULTS} - {"guidance_scale"}) | {"negative_prompt", "guidance_scale_2"}
+VALIDATOR = RowValidator({"wan": ModelContract(DEFAULTS, RULES, "settings")}, "wan", job_seed=7)
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([0, 1, 5, 16, 64, 2**31, 2**63 - 1, -1]),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.datetimes(),
+)
+VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.text(max_size=3), SCALARS, max_size=3))
+NAMES = st.one_of(st.sampled_from([column.name for column in MANIFEST_COLUMNS]), st.text(min_size=1, max_size=5))
+ROWS = st.dictionaries(NAMES, VALUES, max_size=10)
+LIKELY_ROWS = st.builds(lambda row, prompt: row | {"prompt": prompt}, ROWS, st.text(min_size=1))
+IDS = st.text(max_size=300)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.one_of(ROWS, LIKELY_ROWS))
+def test_a_row_is_valid_or_rejected_with_a_reason(row: dict[str, Any]) -> None:
+    if isinstance(row.get("num_samples"), int | float) and not row["num_samples"] <= 8:
+        row["num_samples"] = 8
+    try:
+        item = VALIDATOR.item(row)
+    except RowProblem as problem:
+        assert str(problem)
+        assert row_as_json(row)
+        return
+    assert item.requests
+    for request in item.requests:
+        assert request.prompt.strip()
+        assert 0 <= request.seed < 2**63
+        assert RULES.problem(**{name: getattr(request, name) for name in JUDGED}) is None
+        assert math.isfinite(request.guidance_scale)
+    assert len({request.request_hash for request in item.requests}) == len(item.requests)
+    assert VALIDATOR.item(dict(reversed(row.items()))) == item, "the order of columns should not matter"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(IDS, st.integers(0, 3)), min_size=1, max_size=5, unique=True))
+def test_every_sample_has_a_file_of_its_own_inside_the_output(samples: list[tuple[str, int]]) -> None:
+    paths = [layout.media_path("wan", *sample, blake2b_128(list(sample)).hex(), "mp4") for sample in samples]
+    assert len({path.lower() for path in paths}) == len(samples)
+    for path in paths:
+        assert posixpath.normpath(path) == path
+        assert path.startswith("media/wan/")
+        assert path.isprintable()
+        assert len(path.rpartition("/")[2].encode()) < 255
