@@ -233,6 +233,7 @@ def _root_cause(error: Exception) -> str:
     traceback.print_exception(error)
     original = getattr(error, "cause", None)
     if original is not None:
-        return f"{type(original).__name__}: {one_line(original)}"
+        own_words = str(original).partition("Failed to apply UDF")[0].rstrip(": '\n")  # Ray appends advice of its own
+        return f"{type(original).__name__}: {one_line(Exception(own_words))}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return one_line(Exception(lines[-1] if lines else repr(error)))  # Ray quotes the worker's traceback, error last
