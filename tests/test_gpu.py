@@ -1,10 +1,12 @@
 """What only a GPU can show; skipped without one. On a CUDA machine: `python -m pytest tests/test_gpu.py`."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, Rendermill
 from test_models import FAMILIES, draw, request_for
 
 from actors.environment import make_deterministic
@@ -35,3 +37,17 @@ def test_compiled_items_do_not_depend_on_their_batch(checkpoints: Path, family: 
     requests = [request_for("a cat", seed, guidance_scale=3.0 + seed, **FAMILIES[family][1]) for seed in range(5)]
     together = draw(model, requests)
     np.testing.assert_array_equal(draw(model, requests[3:4])[0], together[3])
+
+
+def test_an_item_after_which_the_device_answers_nothing_is_a_failure_alone(tmp_path: Path, checkpoints: Path) -> None:
+    rendermill = Rendermill(tmp_path, checkpoints, os.environ | {"RAY_ADDRESS": "local"})
+    rendermill.model("sana", "sana-shapes", batch=4, compile=False, pool={"num_gpus": 1})
+    rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(12)]
+    rows[5]["prompt"] = "an item that breaks the device"
+    rendermill.manifest(rows)
+    finished = rendermill.run("generate", rendermill.write_job(), PYTHONPATH=str(ROOT / "tests" / "poison"))
+    assert finished.status == 3, finished
+    assert "11 items finished, 1 failed, 0 rejected" in finished.out
+    (failure,) = rendermill.table("failures")
+    assert failure["id"] == "5"
+    assert "device-side assert" in failure["error"]

@@ -20,4 +20,8 @@ def _poison(module):
                 os._exit(7)
             if "hangs" in request.prompt:
                 time.sleep(3600)
+            if "breaks the device" in request.prompt:
+                import torch
+
+                torch.zeros(1, device="cuda")[torch.ones(1, dtype=torch.long, device="cuda")].cpu()
         return wrapped(*arguments, **keywords)
