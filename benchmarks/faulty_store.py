@@ -50,9 +50,9 @@ def main() -> int:
         with job.submitted("s3://chaos/outage") as driver:
             while len(job.drawn()) < num_drawn + given.num_items // 4:
                 time.sleep(0.1)
-            kill_gateway(folder / "s3")
+            kill_gateway()
             time.sleep(given.outage_seconds)
-            restart_gateway(folder / "s3")
+            restart_gateway()
             status = driver.wait(MAX_SECONDS)
         after_outage = compare(undisturbed, "s3://chaos/outage")
         print(f"away for {given.outage_seconds:.0f} s: {time.monotonic() - started:.0f} s, {status=}, {after_outage}")

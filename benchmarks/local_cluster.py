@@ -49,7 +49,8 @@ def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subpro
     # Ray's sockets lie in its temporary folder, and their paths must be short
     folder = Path(tempfile.mkdtemp(prefix="rm-"))
     with (folder / "node.log").open("w") as log:
-        command = ["ray", "start", "--block", *arguments]
+        # by default every node's agent listens on one and the same port
+        command = ["ray", "start", "--block", f"--dashboard-agent-listen-port={free_port()}", *arguments]
         if "--head" in arguments:
             command.append(f"--temp-dir={folder}")
         node = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from conftest import ROOT, Rendermill
+from conftest import Rendermill
 
-from benchmarks.local_cluster import free_port
+from benchmarks.chaos.s3_server import s3_server
 from manifests.storage import Folder
 
 pytestmark = pytest.mark.s3
@@ -21,21 +20,13 @@ pytestmark = pytest.mark.s3
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment with which S3 clients reach the server."""
-    server, last_words = ROOT / "tests" / "s3-server", ""
-    for _ in range(3):  # now and then a new Ceph takes its first disk for another's ("wrong fsid")
-        folder = tmp_path_factory.mktemp("s3")
-        environment = os.environ | {"S3_PORT": str(free_port()), "S3_MON_PORT": str(free_port())}
-        started = subprocess.run([server, "start", folder], env=environment, capture_output=True, text=True)
-        try:
-            if started.returncode == 0:
-                yield dict(word.split("=", 1) for word in started.stdout.split()[1:])
-                return
-        finally:
-            subprocess.run([server, "stop", folder], env=environment, check=True)
+    try:
+        with s3_server(tmp_path_factory.mktemp("s3")) as environment:
+            yield environment
+    except RuntimeError as error:
         if shutil.which("radosgw") is None:
-            pytest.skip(f"the S3 server cannot be installed here: {started.stderr.strip()[-300:]}")
-        last_words = started.stderr
-    pytest.fail(f"the S3 server is installed but does not start: {last_words[-1000:]}")
+            pytest.skip(f"the S3 server cannot be installed here: {error}")
+        raise
 
 
 def test_of_many_who_create_a_file_on_s3_one_succeeds(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,14 +99,14 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         (folder / "notes").mkdir()
         os.environ["CHAOS_NOTES"] = str(folder / "notes")
-        outputs, s3_folder = str(folder / "outputs"), None
+        outputs = str(folder / "outputs")
         if given.store == "s3":
-            outputs, s3_folder = "s3://chaos", folder / "s3"
-            stack.enter_context(s3_server(s3_folder))
+            outputs = "s3://chaos"
+            stack.enter_context(s3_server(folder / "s3"))
             s3fs.S3FileSystem().mkdir("chaos")
         cluster = stack.enter_context(ray_head(num_cpus=0))
         job = Job(folder, cluster, given.num_items)
-        strikes = Strikes(cluster, job, folder / "notes", s3_folder, generator, stack)
+        strikes = Strikes(cluster, job, folder / "notes", given.store == "s3", generator, stack)
         num_missing = Counter(dict.fromkeys(strikes.kinds, given.num_kills) | {ROLL_UP: given.num_roll_up_kills})
         chaos = Chaos(job, outputs, strikes)
         while num_missing.total() and time.monotonic() - started < 60 * given.max_minutes:

@@ -6,32 +6,46 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from benchmarks.local_cluster import free_port
 
 _SERVER = Path(__file__).parents[2] / "tests" / "s3-server"
+_NUM_TRIES = 3
+"""Now and then a new Ceph takes its first disk for another's ("wrong fsid")."""
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[None]:
-    """Starts the server, and sets the environment with which clients reach it."""
-    os.environ |= {"S3_PORT": str(free_port()), "S3_MON_PORT": str(free_port())}
-    try:
-        started = subprocess.run([_SERVER, "start", folder], check=True, stdout=subprocess.PIPE, text=True)
-        os.environ |= dict(word.split("=", 1) for word in started.stdout.split()[1:])
-        yield
-    finally:
-        subprocess.run([_SERVER, "stop", folder], check=True)
+def s3_server(folder: Path) -> Iterator[dict[str, str]]:
+    """Starts the server, and sets the environment with which clients reach it, until the block ends.
+
+    Yields:
+        That environment's variables.
+    """
+    with patch.dict(os.environ):
+        for number in range(_NUM_TRIES):
+            place = folder / str(number)
+            os.environ |= {"S3_PORT": str(free_port()), "S3_MON_PORT": str(free_port()), "S3_FOLDER": str(place)}
+            started = subprocess.run([_SERVER, "start", place], capture_output=True, text=True)
+            try:
+                if started.returncode == 0:
+                    variables = dict(word.split("=", 1) for word in started.stdout.split()[1:])
+                    os.environ |= variables
+                    yield variables
+                    return
+            finally:
+                subprocess.run([_SERVER, "stop", place], check=True)
+        raise RuntimeError(f"the S3 server does not start: {started.stderr[-1000:]}")
 
 
-def kill_gateway(folder: Path) -> None:
+def kill_gateway() -> None:
     """Let every request fail from now on."""
-    subprocess.run([_SERVER, "kill-gateway", folder], check=True)
+    subprocess.run([_SERVER, "kill-gateway", os.environ["S3_FOLDER"]], check=True)
 
 
-def restart_gateway(folder: Path) -> None:
+def restart_gateway() -> None:
     """Go on where `kill_gateway` broke off."""
-    subprocess.run([_SERVER, "start", folder], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([_SERVER, "start", os.environ["S3_FOLDER"]], check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class Strikes:
 
     Args:
         notes: the folder that `notes/sitecustomize.py` writes to.
-        s3_folder: the S3 server's data; None where the output is on a local disk.
+        has_gateway: whether the output is on the S3 server of `s3_server`.
         nodes: closes the worker nodes that this starts.
     """
 
@@ -32,11 +32,11 @@ class Strikes:
         cluster: Cluster,
         job: Job,
         notes: Path,
-        s3_folder: Path | None,
+        has_gateway: bool,
         generator: random.Random,
         nodes: ExitStack,
     ) -> None:
-        self._cluster, self._job, self._notes, self._s3_folder = cluster, job, notes, s3_folder
+        self._cluster, self._job, self._notes = cluster, job, notes
         self._generator, self._nodes = generator, nodes
         self._start_node()
         self._by_kind: dict[str, Callable[[psutil.Process], bool]] = {
@@ -46,7 +46,7 @@ class Strikes:
             ROLL_UP: self._kill_in_roll_up,
             "raylet": self._kill_raylet,
         }
-        if s3_folder:
+        if has_gateway:
             self._by_kind["gateway"] = self._kill_gateway
 
     @property
@@ -95,10 +95,9 @@ class Strikes:
         return was_killed
 
     def _kill_gateway(self, driver: psutil.Process) -> bool:  # noqa: ARG002
-        assert self._s3_folder
-        kill_gateway(self._s3_folder)
+        kill_gateway()
         time.sleep(self._generator.uniform(0, 5))
-        restart_gateway(self._s3_folder)
+        restart_gateway()
         return True
 
     def _processes(self, title: str) -> Iterator[psutil.Process]:
