@@ -20,7 +20,9 @@ from manifests.errors import UserError
 from manifests.identity import blake2b_128
 from manifests.storage import first_contact, is_local, open_filesystem, patience
 
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rendermill"
+CACHE = Path(os.environ.get("XDGCACHE_HOME", Path.home() / ".cache")) / "rendermill"
+"""What this machine keeps between runs."""
+
 _NOT_PART_OF_THE_MODEL = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.mp4", "LICENSE*", ".*", "*/.*")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -88,7 +90,7 @@ def fetch(checkpoint: Checkpoint, patience_seconds: float) -> Path:
         return Path(folder)
     if is_local(checkpoint.source):
         return Path(open_filesystem(checkpoint.source)[1])
-    folder = _CACHE / "checkpoints" / checkpoint.identity
+    folder = CACHE / "checkpoints" / checkpoint.identity
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -154,7 +156,7 @@ def _remote_fingerprint(info: Mapping[str, Any]) -> list[Any]:
 
 def _local_fingerprints(files: Mapping[str, str]) -> dict[str, Any]:
     """The sha256 of every file, remembered by path, size and time of change, since weights are large."""
-    remembered_file = _CACHE / "fingerprints.json"
+    remembered_file = CACHE / "fingerprints.json"
     try:
         remembered = json.loads(remembered_file.read_text())
     except (OSError, ValueError):

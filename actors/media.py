@@ -1,4 +1,4 @@
-"""Turns uint8 frames into the bytes of a PNG, WebP, JPEG or MP4 file."""
+"""Turns uint8 frames into the bytes of a PNG, WebP, JPEG or MP4 file, and back."""
 
 import io
 import tempfile
@@ -35,6 +35,14 @@ def encode(frames: np.ndarray, media_format: str, fps: float | None, quality: in
         options["quality"] = 95 if quality is None else quality
     image.save(sink, media_format.upper(), **options)
     return sink.getvalue()
+
+
+def decode(data: bytes, media_format: str) -> np.ndarray:
+    """The frames of a file from `encode`, as far as its format kept them: uint8, (frames, height, width, 3), RGB."""
+    if media_format == "mp4":
+        with av.open(io.BytesIO(data), "r") as container:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[None]
 
 
 def _encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int) -> bytes:

@@ -1,6 +1,6 @@
 """What a renderer is started with. Apart from the renderer, so that the driver needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.checkpoints import Checkpoint
@@ -12,18 +12,31 @@ class RendererSpec:
     """What an actor needs to know to draw for a model.
 
     Attributes:
+        model_name: as in the job file.
         checkpoint_name: as in the job file.
         batch: items in a batch; None: found by measurement (in strict mode the reference batch).
         deadline_seconds: an item may take so long; None: by what others took.
         patience_seconds: how long to try again where the checkpoint's store fails.
+        audit: share of the items to draw twice, 0 … 1.
         journal: handle of the run's `actors.journal.Journal`.
+        findings: handle of the run's `actors.findings.Findings`.
     """
 
+    model_name: str
     checkpoint: Checkpoint
     checkpoint_name: str
     settings: Settings
     batch: int | None
     deadline_seconds: float | None
     patience_seconds: float
+    audit: float
     run_id: str
     journal: Any
+    findings: Any
+
+    @property
+    def profile_key(self) -> dict[str, Any]:
+        """What batch sizes depend on, beside the device and its versions; JSON values."""
+        return {"checkpoint": self.checkpoint.identity, "pipeline": self.checkpoint.pipeline_class} | asdict(
+            self.settings
+        )

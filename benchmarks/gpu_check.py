@@ -1,14 +1,20 @@
 """Runs rendermill on one GPU, with random weights in the shape of Sana 1.6B: `python -m benchmarks.gpu_check`.
 
-Prints images a second, and whether pixels stayed the same across batch sizes and orders. Random weights do for
-both: same shapes, same kernels. Takes about five minutes and 12 GB of disk.
+Prints images a second beside the stock pipeline in a loop, whether pixels stayed the same across batch sizes and
+orders, and what happens where memory is short. Random weights do for all of it: same shapes, same kernels. Takes about
+twenty minutes and 12 GB of disk.
 """
 
 import argparse
+import json
 import random
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,47 +70,134 @@ def build_sana_1600m(folder: Path) -> None:
     SanaPipeline(make_tokenizer(300), text_encoder, vae, transformer, scheduler).save_pretrained(folder)
 
 
-def run(folder: Path, name: str, rows: list[dict[str, Any]], **settings: Any) -> tuple[dict[str, str], float]:
-    """Draw rows; returns pixel hashes by id, and images a second from the first batch's start to the last's end."""
+@dataclass
+class Drawn:
+    """A run's records: pixel hashes by id, images a second after the first batch, and what renderers found."""
+
+    status: int
+    pixels: dict[str, str]
+    rate: float
+    found: dict[str, Any]
+
+
+def run(folder: Path, name: str, rows: list[dict[str, Any]], **settings: Any) -> Drawn:
+    """Draw rows with rendermill, into an output of its own."""
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
     job = {
         "manifest": str(folder / f"{name}.parquet"),
         "output": str(folder / name),
+        "profile": str(folder / "profile"),
         "reproducibility": settings.pop("reproducibility", "strict"),
         "models": {"sana": {"checkpoint": str(folder / "sana"), "pool": {"max_actors": 1}, **settings}},
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(job))
-    subprocess.run([sys.executable, "-m", "jobs.cli", "generate", folder / f"{name}.yaml"], cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "jobs.cli", "generate", str(folder / f"{name}.yaml")]
+    status = subprocess.run(command, cwd=ROOT).returncode
     records = pq.read_table(folder / name / "metadata").to_pylist()
     starts = sorted({record["started_at"].timestamp() for record in records})
     # the first batch pays for compiling and warming up
     steady = [record for record in records if record["started_at"].timestamp() > starts[0]]
-    end = max(record["started_at"].timestamp() + record["seconds"] for record in records)
-    rate = len(steady) / (end - starts[1]) if steady else 0.0
-    return {record["id"]: record["pixel_sha256"] for record in records}, rate
+    end = max(
+        (record["started_at"].timestamp() + record["seconds"] * record["batch_size"] for record in steady), default=0
+    )
+    rate = len(steady) / (end - starts[1]) if len(starts) > 1 else 0.0
+    (run_file,) = (folder / name / "runs").glob("*.json")
+    found = json.loads(run_file.read_text()).get("found", {}).get("models", {}).get("sana", {})
+    print(f"  {name}: {rate:.2f} img/s, exit status {status}, {json.dumps(found)}", flush=True)
+    return Drawn(status, {record["id"]: record["pixel_sha256"] for record in records}, rate, found)
+
+
+def bare_loop(folder: Path, compiled: bool, batch: int, num_batches: int = 4) -> float:
+    """Images a second of the stock pipeline in a loop, from prompts to uint8 arrays, after a batch to warm up."""
+    pipeline = SanaPipeline.from_pretrained(folder / "sana", dtype=torch.bfloat16).to("cuda")
+    pipeline.set_progress_bar_config(disable=True)
+    if compiled:
+        for block in pipeline.transformer.transformer_blocks:
+            block.compile(dynamic=False)
+    for number in range(num_batches + 1):
+        if number == 1:
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+        generators = [torch.Generator().manual_seed(number * batch + index) for index in range(batch)]
+        prompts = [f"prompt {number * batch + index}" for index in range(batch)]
+        pipeline(prompts, generator=generators, use_resolution_binning=False, output_type="np")
+    rate = num_batches * batch / (time.perf_counter() - started)
+    print(f"  bare loop, {'compiled' if compiled else 'eager'}, batch {batch}: {rate:.2f} img/s", flush=True)
+    del pipeline
+    torch.compiler.reset()
+    torch.cuda.empty_cache()
+    return rate
+
+
+@contextmanager
+def taken(num_bytes_left: int) -> Iterator[None]:
+    """Another process that takes the GPU's memory but for so many bytes."""
+    code = (
+        "import sys, torch; free, _ = torch.cuda.mem_get_info(); "
+        "taken = torch.empty(free - int(sys.argv[1]), dtype=torch.uint8, device='cuda'); print('taken', flush=True); "
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(num_bytes_left)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "taken\n"
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def same(one: Drawn, other: Drawn) -> str:
+    """How many of the second run's items have the first's pixels."""
+    num_same = sum(one.pixels.get(item) == pixels for item, pixels in other.pixels.items())
+    return f"{num_same} of {len(other.pixels)} the same pixels"
+
+
+def check_speed(folder: Path, rows: list[dict[str, Any]], compiled: bool) -> None:
+    """Strict and fast, at sizes found by themselves, beside the bare loop; and strict at other sizes and orders."""
+    best = max(bare_loop(folder, compiled, batch) for batch in (4, 8, 16))
+    name = "compiled" if compiled else "eager"
+    strict = run(folder, f"strict-{name}", rows, compile=compiled)
+    warm = run(folder, f"strict-{name}-warm", rows, compile=compiled)
+    print(f"strict, {name}: {warm.rate / best:.1%} of the bare loop; second run: {same(strict, warm)}")
+    shuffled = random.Random(0).sample(rows, len(rows) // 2)
+    other = run(folder, f"strict-{name}-other", shuffled, compile=compiled, batch=16)
+    print(f"strict, {name}, batch 16, half of the rows, shuffled: {same(strict, other)}")
+    run(folder, f"fast-{name}", rows, compile=compiled, reproducibility="fast")
+    fast = run(folder, f"fast-{name}-warm", rows, compile=compiled, reproducibility="fast")
+    print(f"fast, {name}: {fast.rate / best:.1%} of the bare loop")
+
+
+def check_memory(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Most of the memory taken by another process."""
+    for gib in (24, 16, 12):
+        with taken(gib * 2**30):
+            fast = run(folder, f"fast-{gib}", rows, compile=False, reproducibility="fast", batch=16)
+            strict = run(folder, f"strict-{gib}", rows, compile=False, reference_batch=8)
+        print(
+            f"{gib} GiB left: fast {len(fast.pixels)} of {len(rows)}, strict {len(strict.pixels)} of {len(rows)} drawn"
+        )
 
 
 def main() -> None:
     """Print a table of settings."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num-images", type=int, default=48)
-    num_images = parser.parse_args().num_images
+    parser.add_argument(
+        "checks", nargs="*", choices=["eager", "compiled", "memory"], default=["eager", "compiled", "memory"]
+    )
+    parser.add_argument("--num-images", type=int, default=128)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build_sana_1600m(folder / "sana")
         torch.cuda.empty_cache()
-        rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(num_images)]
-        shuffled = random.Random(0).sample(rows, len(rows))
-        reference, rate = run(folder, "strict", rows)
-        print(f"strict, compiled, batch auto: {rate:.2f} img/s")
-        again, rate = run(folder, "shuffled", shuffled[: num_images - 3], batch=16)
-        same = sum(again[item] == reference[item] for item in again)
-        print(f"strict, compiled, batch 16, shuffled, 3 left out: {rate:.2f} img/s, {same} of {len(again)} the same")
-        again, rate = run(folder, "eager", rows, compile=False, batch=4)
-        print(f"strict, eager, batch 4: {rate:.2f} img/s")
-        _, rate = run(folder, "fast", rows, reproducibility="fast", compile=False)
-        print(f"fast, eager, batch auto: {rate:.2f} img/s")
-        print(f"on {torch.cuda.get_device_name()}, torch {torch.__version__}")
+        rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(given.num_images)]
+        print(f"on {torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
+        for check in given.checks:
+            if check == "memory":
+                check_memory(folder, rows[:32])
+            else:
+                check_speed(folder, rows, compiled=check == "compiled")
 
 
 if __name__ == "__main__":

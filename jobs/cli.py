@@ -21,11 +21,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("overrides", metavar="key=value", nargs="*", help="such as models.sana.batch=4 or output=out/x")
     retry = commands.add_parser("retry", help="run the failures of an output again")
     retry.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job wrote")
+    check = commands.add_parser("verify", help="check an output's files, and draw some of its items again")
+    check.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job wrote")
+    check.add_argument("--sample", metavar="N", type=int, default=0, help="items to draw again and compare; 0: none")
+    check.add_argument("--model", metavar="M", help="only this model's")
+    check.add_argument("--json", action="store_true", help="print the report as JSON")
     options = parser.parse_args(arguments)
     try:
-        return (
-            _generate(options.job_file, options.overrides) if options.command == "generate" else _retry(options.output)
-        )
+        if options.command == "generate":
+            return _generate(options.job_file, options.overrides)
+        if options.command == "retry":
+            return _retry(options.output)
+        return _verify(options.output, options.sample, options.model, options.json)
     except UserError as error:
         print(f"rendermill: {one_line(error, max_length=1000)}", file=sys.stderr)
         return USERS_MISTAKE
@@ -49,12 +56,20 @@ def _generate(job_file: str, overrides: Sequence[str]) -> int:
 
 def _retry(output: str) -> int:
     from jobs.generate import generate
-    from jobs.run_file import newest_job
+    from jobs.run_file import job_of_run, newest_run, source_of_run
     from manifests.storage import Folder, absolute
 
-    job, source = newest_job(Folder(absolute(output)))
+    folder = Folder(absolute(output))
+    run_id = newest_run(folder)
     with open_screen() as screen:
-        return generate(job, source, screen, retry_failures=True)
+        return generate(job_of_run(folder, run_id), source_of_run(folder, run_id), screen, retry_failures=True)
+
+
+def _verify(output: str, num_samples: int, model: str | None, as_json: bool) -> int:
+    from jobs.verify import verify
+
+    with open_screen() as screen:
+        return verify(output, screen, num_samples, model, as_json)
 
 
 if __name__ == "__main__":

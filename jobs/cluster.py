@@ -3,7 +3,8 @@
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -30,8 +31,16 @@ class Cluster:
     resources: Mapping[str, float]
 
 
-def connect() -> Cluster:
-    """Join the cluster this process is on (`RAY_ADDRESS`, or one started on this machine), else start a local one."""
+@contextmanager
+def connected() -> Iterator[Cluster]:
+    """Within, this process is part of a cluster: of `RAY_ADDRESS`, or one started on this machine, or its own."""
+    try:
+        yield _connect()
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> Cluster:
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=_runtime_env())
     except ConnectionError as error:

@@ -31,6 +31,16 @@ def _duration(value: Any) -> Any:
         raise ValueError("should be a duration such as 30s, 10min or 6h") from error
 
 
+def _share(value: Any) -> Any:
+    if not isinstance(value, str) or not value.rstrip().endswith("%"):
+        return value
+    try:
+        return float(value.rstrip().removesuffix("%")) / 100
+    except ValueError as error:
+        raise ValueError("should be a share such as 0.001 or 0.1 %") from error
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 
 
@@ -110,8 +120,10 @@ class ModelConfig(_Section):
     pipeline_arguments: dict[str, Any] = Field(
         {}, description="`max_sequence_length`; for Sana also `complex_human_instruction`, a list of lines."
     )
-    offload: Literal["none", "model", "sequential", "group"] = Field(
-        "none", description="diffusers' ways to keep weights in CPU memory while they are idle."
+    offload: Literal["none", "if_needed", "model", "sequential", "group"] = Field(
+        "none",
+        description="diffusers' ways to keep weights in CPU memory while they are idle; "
+        "`if_needed`, in `fast`: `model` once memory ran out all the same.",
     )
     vae_tiling: bool = Field(False, description="Decode in tiles, in less memory; changes pixels a little.")
 
@@ -136,9 +148,16 @@ class Job(_Section):
     reproducibility: Literal["strict", "fast"] = Field(
         "strict", description="`strict`: an item's pixels never depend on its batch; `fast`: any batch at any moment."
     )
+    audit: Share = Field(
+        0.0, description="Share of the items that are drawn twice, by two actors, and compared: `0.1 %`. Strict only."
+    )
+    profile: str | None = Field(
+        None,
+        description="Folder or URL where batch sizes found are kept for later runs; null: the driver's cache folder.",
+    )
     limit: int | None = Field(None, ge=1, description="Only the manifest's first so many samples, to try a job out.")
-    max_failure_rate: float = Field(
-        0.1, ge=0, le=1, description="Stop, resumable, when more than this share of a thousand items in a row failed."
+    max_failure_rate: Share = Field(
+        0.1, description="Stop, resumable, when more than this share of a thousand items in a row failed."
     )
     stop_after: Duration | None = Field(
         None, description="`6h`: begin no chunk after so long, end what is being drawn; the next run goes on."
@@ -155,6 +174,15 @@ class Job(_Section):
     def _has_default_model(self) -> "Job":
         if self.default_model is not None and self.default_model not in self.models:
             raise ValueError(f"default_model {self.default_model!r} is not among models: {', '.join(self.models)}")
+        return self
+
+    @model_validator(mode="after")
+    def _fast_alone_may_change_pixels(self) -> "Job":
+        if self.audit and self.reproducibility == "fast":
+            raise ValueError("audit: only `reproducibility: strict` draws an item twice alike; remove one of them")
+        for name, model in self.models.items():
+            if model.offload == "if_needed" and self.reproducibility == "strict":
+                raise ValueError(f"models.{name}.offload: if_needed is for `reproducibility: fast`; write `model` here")
         return self
 
     @property

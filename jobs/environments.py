@@ -42,9 +42,13 @@ def made_elsewhere(origins: Iterable[Origin], current: Mapping[str, Origin]) -> 
 
 def describe_change(before: Origin, now: Origin) -> str:
     """What differs, such as "sana: device NVIDIA A100 → NVIDIA H100, torch 2.11.0 → 2.13.0"."""
-    old, new = _as_dict(before), _as_dict(now)
-    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return f"{now.model}: " + ", ".join(f"{name} {old.get(name)} → {new.get(name)}" for name in names)
+    return f"{now.model}: {differing(_as_dict(before), _as_dict(now))}"
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two environments, in words; empty where nothing does."""
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return ", ".join(f"{name} {before.get(name)} → {now.get(name)}" for name in names)
 
 
 def _as_dict(origin: Origin) -> dict[str, Any]:

@@ -1,14 +1,7 @@
 """`rendermill generate`: runs a job, or finishes what an earlier run of it left."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from actors.journal import Journal
-from actors.spec import RendererSpec
 from jobs import cluster
 from jobs.config import Job
 from jobs.console import Screen
@@ -18,6 +11,7 @@ from jobs.plan import Plan, make_plan
 from jobs.resolve import ResolvedModel, resolve_model
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id
+from jobs.workers import open_profiles, start_desk
 from manifests.errors import UserError
 from manifests.lease import Lease
 from manifests.ledger import Ledger, Origin
@@ -42,7 +36,8 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
     patience_seconds = job.storage_patience.total_seconds()
     output = Folder(absolute(job.output), patience_seconds)
     manifest = open_manifest(absolute(job.manifest), patience_seconds)
-    with _ray_cluster() as here:
+    profiles = open_profiles(job)
+    with cluster.connected() as here:
         cluster.check_disks(job, here)
         cluster.check_resources(job, here)
         num_gpus = {name: cluster.gpus_per_actor(model.pool, here) for name, model in job.models.items()}
@@ -60,19 +55,10 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                 manifest, validator, ledger, RejectedRows(output, run_id), job.limit, retry_failures, outdated
             )
             _announce(screen, plan)
-            journal = _start_journal()
+            desk = start_desk(profiles)
             pipelines = {
                 name: ModelPipeline(
-                    spec=RendererSpec(
-                        checkpoint=model.checkpoint,
-                        checkpoint_name=job.models[name].checkpoint,
-                        settings=model.settings,
-                        batch=job.models[name].fixed_batch,
-                        deadline_seconds=job.models[name].deadline,
-                        patience_seconds=patience_seconds,
-                        run_id=run_id,
-                        journal=journal,
-                    ),
+                    spec=desk.spec(job, model, run_id),
                     pool=job.models[name].pool,
                     num_gpus=num_gpus[name],
                     num_items_per_chunk=model.family.num_items_per_chunk,
@@ -84,7 +70,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                 )
                 for name, model in models.items()
             }
-            run = Run(job, plan, pipelines, journal, ledger, run_file, screen, may_all_fail=retry_failures)
+            run = Run(job, plan, pipelines, desk, ledger, run_file, screen, may_all_fail=retry_failures)
             return run.draw(lease)
 
 
@@ -107,22 +93,6 @@ def _outdated(
             "on_environment_change: keep draws the rest all the same, rerender draws those records again"
         )
     return elsewhere
-
-
-def _start_journal() -> Any:
-    """Beside the driver, so that it lives while the run does, and without a CPU, so that it always finds room."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return (
-        ray.remote(Journal).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here).remote()
-    )
-
-
-@contextmanager
-def _ray_cluster() -> Iterator[cluster.Cluster]:
-    try:
-        yield cluster.connect()
-    finally:
-        ray.shutdown()
 
 
 def _announce(screen: Screen, plan: Plan) -> None:

@@ -49,21 +49,13 @@ class ModelPipeline:
         batch = self.spec.settings.reference_batch or 1
         fair_share = math.ceil(num_items / (self.pool.max_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
         chunk_size = min(self.num_items_per_chunk, fair_share)  # whole batches, so that only the last is padded
-        return (
+        requests = (
             ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work))
             .map_batches(self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS)
             .repartition(target_num_rows_per_block=chunk_size)
-            .map_batches(
-                _Renderer,
-                fn_constructor_args=(self.spec,),
-                batch_size=chunk_size,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(min_size=self.pool.min_actors, max_size=self.pool.max_actors),
-                num_cpus=self.pool.num_cpus,
-                num_gpus=self.num_gpus,
-            )
-            .map_batches(self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
         )
+        drawn = rendered(requests, self.spec, self.pool, self.num_gpus, chunk_size)
+        return drawn.map_batches(self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
 
     def _read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
@@ -87,6 +79,25 @@ class ModelPipeline:
         from actors.uploader import store
 
         return store(rendered, self.output, self.media_format, self.quality, receipt_schema(self.extra))
+
+
+def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float, chunk_size: int) -> Dataset:
+    """Requests drawn by a pool of actors; see `actors.renderer.Renderer` for the tables.
+
+    Args:
+        requests: blocks with `REQUEST_COLUMNS` and others, which are kept.
+        num_gpus: per actor.
+        chunk_size: how many requests an actor is handed at once.
+    """
+    return requests.map_batches(
+        _Renderer,
+        fn_constructor_args=(spec,),
+        batch_size=chunk_size,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
+        num_cpus=pool.num_cpus,
+        num_gpus=num_gpus,
+    )
 
 
 class _Renderer:

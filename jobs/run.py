@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
+import ray
+from ray.exceptions import RayError
 
 from jobs.arrivals import Arrivals
 from jobs.config import Job
@@ -17,6 +19,7 @@ from jobs.outstanding import Work
 from jobs.pipeline import ModelPipeline
 from jobs.plan import Plan
 from jobs.run_file import RunFile
+from jobs.workers import Desk
 from manifests.errors import one_line
 from manifests.lease import Lease, LeaseLost
 from manifests.ledger import Ledger, Origin
@@ -27,6 +30,7 @@ DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
 _SECONDS_BETWEEN_FLUSHES = 5.0
 _SECONDS_BETWEEN_ROLL_UPS = 300.0
 _NUM_RECEIPTS_BEFORE_ROLL_UP = 20_000
+_SECONDS_FOR_FINDINGS = 10.0
 _FAILURE_WINDOW = 1000
 _NUM_FIRST_ITEMS = 20
 """A model of which so many items all fail in one way, and none has come out, is not tried any further."""
@@ -39,7 +43,7 @@ class Run:
 
     Args:
         pipelines: by model.
-        journal: handle of the run's `actors.journal.Journal`.
+        desk: where the run's renderers report.
         may_all_fail: whether it is no surprise if a model's first items all fail, as when failures are tried again.
     """
 
@@ -48,13 +52,14 @@ class Run:
         job: Job,
         plan: Plan,
         pipelines: Mapping[str, ModelPipeline],
-        journal: Any,
+        desk: Desk,
         ledger: Ledger,
         run_file: RunFile,
         screen: Screen,
         may_all_fail: bool,
     ) -> None:
-        self._job, self._plan, self._pipelines, self._journal = job, plan, pipelines, journal
+        self._job, self._plan, self._pipelines, self._desk = job, plan, pipelines, desk
+        self._found: dict[str, Any] = {}
         self._ledger, self._run_file, self._screen, self._may_all_fail = ledger, run_file, screen, may_all_fail
         self._finished = dict.fromkeys(plan.num_to_do, 0)
         self._failed = dict.fromkeys(plan.num_to_do, 0)
@@ -72,6 +77,7 @@ class Run:
         self._run_file.update("running", **self._counts())
         try:
             state = self._draw_and_commit(lease)
+            self._ask_what_was_found()
             self._run_file.update(state, errors=self._errors, **self._counts())
         except LeaseLost as error:
             self._errors["lease"] = one_line(error)
@@ -179,12 +185,20 @@ class Run:
         if is_large or now - self._last_roll_up > _SECONDS_BETWEEN_ROLL_UPS:
             lease.confirm()
             self._ledger.roll_up()
+            self._ask_what_was_found()
             self._run_file.update("running", **self._counts())
             self._last_roll_up = now
         stop_after = self._job.stop_after
         if stop_after and now - self._started > stop_after.total_seconds() and not self._is_stopping:
             self._is_stopping = True
-            self._journal.stop.remote()
+            self._desk.journal.stop.remote()
+
+    def _ask_what_was_found(self) -> None:
+        """Take what the renderers found out so far, if it can be had: no run should end ill for it."""
+        try:
+            self._found = ray.get(self._desk.findings.report.remote(), timeout=_SECONDS_FOR_FINDINGS)
+        except (RayError, OSError) as error:
+            traceback.print_exception(error)
 
     def _counts(self) -> dict[str, object]:
         seconds = time.monotonic() - self._started
@@ -199,6 +213,7 @@ class Run:
             "num_not_in_manifest": self._plan.num_not_in_manifest,
             "seconds": round(seconds, 3),
             "items_per_second": round(sum(self._finished.values()) / seconds, 4),
+            "found": self._found,
         }
 
     def _summarize(self, state: str) -> int:
@@ -219,13 +234,33 @@ class Run:
         if num_drawn:
             line(f"{num_drawn} drawn in {seconds:.0f} s ({num_drawn / seconds:.2f} items/s)")
         line(f"output: {self._job.output}")
+        is_doubtful = self._tell_what_was_found()
         if num_failed:
             line(f"failures: {self._job.output}/failures; run them again with: rendermill retry {self._job.output}")
         if self._plan.num_rejected:
             line(f"rejected rows and why: {self._job.output}/rejected")
         if state not in ("finished", "stopped"):
             return ERROR
-        return DONE_WITH_FAILURES if num_failed or self._plan.num_rejected else DONE
+        return DONE_WITH_FAILURES if num_failed or self._plan.num_rejected or is_doubtful else DONE
+
+    def _tell_what_was_found(self) -> bool:
+        """Say what renderers met and what the audit says; returns whether an item came out different."""
+        for model, found in self._found.get("models", {}).items():
+            for note, count in found["notes"].items():
+                self._screen.line(f"  {model}: {note}" + (f" ({count} times)" if count > 1 else ""))
+        audit = self._found.get("audit", {"num_chosen": 0})
+        if not audit["num_chosen"]:
+            return False
+        num_audited = audit["num_equal"] + audit["num_different"]
+        self._screen.line(
+            f"audit: {num_audited} of {audit['num_chosen']} chosen items were drawn twice, "
+            + (
+                f"{audit['num_different']} came out different, see found.audit in the run's file"
+                if audit["num_different"]
+                else "all came out the same"
+            )
+        )
+        return audit["num_different"] > 0
 
 
 def _root_cause(error: Exception) -> str:

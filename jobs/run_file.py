@@ -44,8 +44,8 @@ class RunFile:
         self._output.write(self._name, json.dumps(self._content, indent=2, ensure_ascii=False).encode())
 
 
-def newest_job(output: Folder) -> tuple[Job, str]:
-    """The job of an output's newest submission, and the path of its job file.
+def newest_run(output: Folder) -> str:
+    """The id of an output's newest submission.
 
     Raises:
         UserError: the folder is no output of rendermill.
@@ -53,8 +53,28 @@ def newest_job(output: Folder) -> tuple[Job, str]:
     names = output.names(RUNS)
     if not names:
         raise UserError(f"output {output.url}: no runs/*.json there, so it is no output of rendermill")
-    content = json.loads(output.read(names[-1]) or b"{}")
-    return parse_job(content["job"], f"{output.url}/{names[-1]}"), content["job_file"]
+    return names[-1].removeprefix(f"{RUNS}/").removesuffix(".json")
+
+
+def job_of_run(output: Folder, run_id: str) -> Job:
+    """The job of a submission, as it was then.
+
+    Raises:
+        UserError: there is no such submission, or this rendermill does not understand its job.
+    """
+    return parse_job(_read(output, run_id)["job"], f"{output.url}/{run_file(run_id)}")
+
+
+def source_of_run(output: Folder, run_id: str) -> str:
+    """The path of a submission's job file."""
+    return str(_read(output, run_id)["job_file"])
+
+
+def _read(output: Folder, run_id: str) -> dict[str, Any]:
+    content = output.read(run_file(run_id))
+    if content is None:
+        raise UserError(f"output {output.url}: no {run_file(run_id)} there")
+    return dict(json.loads(content))
 
 
 def _from_anywhere(job: Job) -> Job:

@@ -136,6 +136,13 @@ class Request:
         """What items must share to be drawn in one batch; the last entry: whether guidance doubles the work."""
         return self.width, self.height, self.num_frames, self.num_inference_steps, self.guidance_scale > 1.0
 
+    @property
+    def shape_name(self) -> str:
+        """The shape in words, as profiles have it."""
+        frames = f" x {self.num_frames} frames" if self.num_frames > 1 else ""
+        guided = ", guided" if self.guidance_scale > 1.0 else ""
+        return f"{self.width} x {self.height}{frames}, {self.num_inference_steps} steps{guided}"
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Request":
         """The request in a row of a table with `REQUEST_COLUMNS` (and perhaps others)."""

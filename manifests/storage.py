@@ -183,6 +183,25 @@ class Folder:
         files = (os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file")
         return sorted(f"{subfolder}/{name}" for name in files if name)
 
+    def all_names(self, subfolder: str) -> list[str]:
+        """The files in a subfolder and all below it, as names relative to this folder, in no order."""
+
+        def find() -> list[str]:
+            filesystem, root = self._opened
+            return [path[len(root) + 1 :] for path in filesystem.find(self.path(subfolder))]
+
+        return self.patiently(find)
+
+    def stream(self, name: str, num_bytes: int) -> Iterator[bytes]:
+        """A file's content in parts of at most so many bytes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        with self.patiently(self._opened[0].open, self.path(name), "rb") as file:
+            while part := file.read(num_bytes):
+                yield part
+
     def delete(self, names: Iterable[str]) -> None:
         """Remove files; one that is gone already is no error."""
         for name in names:

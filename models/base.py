@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
+
+    from models.proven import ProvenBatches
 
 
 class RenderRequest(Protocol):
@@ -121,7 +124,8 @@ class Settings:
     Attributes:
         dtype: of each component by name, `default` for the others; names of torch dtypes.
         compile: compile the denoiser's blocks.
-        reference_batch: in strict mode, the items in every forward pass of denoiser and VAE; None: as many as come.
+        reference_batch: in strict mode, the number of items in a forward pass of denoiser and VAE whose bits count;
+            None (`fast`): as many as come.
     """
 
     dtype: Mapping[str, str]
@@ -129,7 +133,7 @@ class Settings:
     reference_batch: int | None
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     pipeline_arguments: Mapping[str, Any] = field(default_factory=dict)
-    offload: Literal["none", "model", "sequential", "group"] = "none"
+    offload: Literal["none", "if_needed", "model", "sequential", "group"] = "none"
     vae_tiling: bool = False
 
 
@@ -172,9 +176,43 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def render(self, requests: Sequence[RenderRequest], embeddings: Sequence[Any]) -> Rendered:
-        """Draw requests of one shape (`Request.shape`).
+    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[Any]) -> torch.Tensor:
+        """Draw the latents of requests of one shape (`Request.shape`).
 
         Args:
             embeddings: of these requests, from `encode`.
+
+        Returns:
+            Float32, (items, …).
+        """
+
+    @abstractmethod
+    def decode(self, latents: torch.Tensor) -> Rendered:
+        """Turn latents into frames."""
+
+    def render(self, requests: Sequence[RenderRequest], embeddings: Sequence[Any]) -> Rendered:
+        """`denoise` and `decode`."""
+        return self.decode(self.denoise(requests, embeddings))
+
+    def rehearse(self, request: RenderRequest, embeddings: Any) -> None:
+        """Draw an item alone, eagerly and unpadded, and drop it: what it takes of memory is known then."""
+        import torch
+
+        with ExitStack() as rehearsal:
+            rehearsal.enter_context(torch.compiler.set_stance("force_eager"))
+            for batches in self.stages.values():
+                rehearsal.enter_context(batches.unpadded())
+            self.render([request], [embeddings])
+
+    @property
+    @abstractmethod
+    def stages(self) -> Mapping[str, ProvenBatches]:
+        """The sizes at which each stage is called, by the stage's name in words."""
+
+    @abstractmethod
+    def save_memory(self) -> str | None:
+        """Give up some speed, and bits, for memory, as far as the settings allow; each call goes one step further.
+
+        Returns:
+            What was done, in words; None where nothing is left to do.
         """

@@ -1,11 +1,11 @@
 """Sana and Sana Sprint, text to image: `diffusers.SanaPipeline` and `SanaSprintPipeline`.
 
 Both loops are the stock pipelines' `__call__` (diffusers/pipelines/sana), item for item: guidance and noise per item,
-forward passes of a fixed size in strict mode, no resolution binning.
+forward passes of proven sizes in strict mode, no resolution binning.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +14,16 @@ import torch
 from diffusers import SanaPipeline
 
 from models.base import Model, Rendered, RenderRequest, Settings
+from models.proven import ProvenBatches
 from models.stages import (
-    TEXT_ENCODER_REFERENCE_BATCH,
     compile_blocks,
     encode_unique,
     generators,
-    in_batches,
     load_pipeline,
     noise,
     per_item,
+    save_memory,
+    text_batches,
     to_uint8,
 )
 
@@ -40,31 +41,47 @@ class Sana(Model):
     """`SanaPipeline`: 20 steps, classifier-free guidance with negative prompts."""
 
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:
+        self._settings = settings
         self._pipeline = load_pipeline(folder, settings, device)
         self._device: torch.device = self._pipeline._execution_device
-        self._reference_batch = settings.reference_batch
-        self._text_batch = TEXT_ENCODER_REFERENCE_BATCH if settings.reference_batch else None
+        self._text_batches, self._negative_text_batches = text_batches(settings), text_batches(settings)
+        self._denoiser_batches = ProvenBatches(settings.reference_batch)
+        self._decoder_batches = ProvenBatches(settings.reference_batch, num_trials=1)
         stock = inspect.signature(SanaPipeline.__call__).parameters
         names = ("max_sequence_length", "complex_human_instruction")
         self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
         if settings.compile:
-            compile_blocks(self._pipeline.transformer.transformer_blocks)
+            compile_blocks(self._pipeline.transformer.transformer_blocks, settings)
 
     @property
     def scheduler_name(self) -> str:
         return type(self._pipeline.scheduler).__name__
 
+    @property
+    def stages(self) -> Mapping[str, ProvenBatches]:
+        return {
+            "text encoder": self._text_batches,
+            "text encoder, negative": self._negative_text_batches,
+            "denoiser": self._denoiser_batches,
+            "VAE decoder": self._decoder_batches,
+        }
+
+    def save_memory(self) -> str | None:
+        return save_memory(self._pipeline, self._settings)
+
     @torch.no_grad()
     def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
-        positive = self._encode([request.prompt for request in requests], **self._arguments)
+        prompts = [request.prompt for request in requests]
+        positive = self._encode(prompts, self._text_batches, **self._arguments)
         # the complex human instruction precedes prompts only, as in the stock pipeline
         negative = self._encode(
             [request.negative_prompt or "" for request in requests],
+            self._negative_text_batches,
             **self._arguments | {"complex_human_instruction": None},
         )
         return [PromptEmbeddings(*ours, *theirs) for ours, theirs in zip(positive, negative, strict=True)]
 
-    def _encode(self, prompts: list[str], **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
+    def _encode(self, prompts: list[str], batches: ProvenBatches, **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
         pipeline = self._pipeline
         max_length = arguments["max_sequence_length"]
         # https://huggingface.co/papers/2410.10629, section 3.1: the first token and the last of the prompt's
@@ -76,14 +93,11 @@ class Sana(Model):
             )
             return embeds[:, kept], mask[:, kept]
 
-        return encode_unique(encode, self._text_batch, prompts)
+        return encode_unique(encode, batches, prompts)
 
     @torch.no_grad()
-    def render(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> Rendered:
-        return self._decode(self._denoise(requests, embeddings))
-
-    def _denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
-        """Final latents, float32, (items, channels, height / factor, width / factor)."""
+    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+        # (items, channels, height / factor, width / factor), float32
         transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
         has_guidance = requests[0].guidance_scale > 1.0
         guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
@@ -98,7 +112,7 @@ class Sana(Model):
 
         for timestep in scheduler.timesteps:
             predict = partial(self._predict, timestep)
-            prediction = in_batches(predict, self._reference_batch, latents, embeds, mask)
+            prediction = self._denoiser_batches(predict, latents, embeds, mask)
             if has_guidance:
                 unconditional, conditional = prediction.unbind(1)
                 prediction = unconditional + guidance_scale * (conditional - unconditional)
@@ -141,13 +155,14 @@ class Sana(Model):
             (channels, requests[0].height // factor, requests[0].width // factor), item_generators, self._device
         )
 
-    def _decode(self, latents: torch.Tensor) -> Rendered:
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> Rendered:
         vae = self._pipeline.vae
 
         def decode(batch: torch.Tensor) -> torch.Tensor:
             return vae.decode(batch / vae.config.scaling_factor, return_dict=False)[0]
 
-        images = in_batches(decode, self._reference_batch, latents.to(vae.dtype))
+        images = self._decoder_batches(decode, latents.to(vae.dtype))
         return to_uint8(images[:, :, None])
 
 
@@ -156,10 +171,11 @@ class SanaSprint(Sana):
 
     @torch.no_grad()
     def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
-        encoded = self._encode([request.prompt for request in requests], **self._arguments)
+        encoded = self._encode([request.prompt for request in requests], self._text_batches, **self._arguments)
         return [PromptEmbeddings(*tensors) for tensors in encoded]
 
-    def _denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+    @torch.no_grad()
+    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
         transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
         sigma_data = scheduler.config.sigma_data
         num_inference_steps = requests[0].num_inference_steps
@@ -178,7 +194,7 @@ class SanaSprint(Sana):
 
         for timestep in scheduler.timesteps[:-1]:
             predict = partial(self._predict_trigflow, timestep)
-            prediction = in_batches(predict, self._reference_batch, latents, embeds, mask, guidance)
+            prediction = self._denoiser_batches(predict, latents, embeds, mask, guidance)
             latents, denoised = scheduler.step(
                 prediction, timestep, latents, generator=item_generators, return_dict=False
             )

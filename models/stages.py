@@ -1,4 +1,4 @@
-"""What the families' stages share: fixed-size forward passes, noise, uint8 frames, loading."""
+"""What the families' stages share: prompts, noise, uint8 frames, loading."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,29 +9,18 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from models.base import Rendered, RenderRequest, Settings
+from models.proven import ProvenBatches
 
-TEXT_ENCODER_REFERENCE_BATCH = 8
+_TEXT_ENCODER_REFERENCE_BATCH = 8
 """Prompts in every forward pass of a text encoder in strict mode; encoding is cheap, so one size serves everywhere."""
 
+_TEXT_ENCODER_LARGEST_BATCH = 32
 
-def in_batches(function: Callable[..., torch.Tensor], batch_size: int | None, *inputs: torch.Tensor) -> torch.Tensor:
-    """Call a function on slices of exactly `batch_size` items, so that every item sees the same kernels.
 
-    Args:
-        function: takes tensors (items, …) and returns one.
-        batch_size: None calls the function once, with all items.
-        inputs: tensors with the same number of items; the last slice is padded by repeating its last item.
-    """
-    if batch_size is None:
-        return function(*inputs)
-    outputs = []
-    for start in range(0, inputs[0].shape[0], batch_size):
-        parts = [tensor[start : start + batch_size] for tensor in inputs]
-        num_items = parts[0].shape[0]
-        if num_items < batch_size:
-            parts = [torch.cat([part, part[-1:].expand(batch_size - num_items, *part.shape[1:])]) for part in parts]
-        outputs.append(function(*parts)[:num_items])
-    return torch.cat(outputs)
+def text_batches(settings: Settings) -> ProvenBatches:
+    """How many prompts a text encoder takes at once."""
+    reference = None if settings.reference_batch is None else _TEXT_ENCODER_REFERENCE_BATCH
+    return ProvenBatches(reference, _TEXT_ENCODER_LARGEST_BATCH, num_trials=1)
 
 
 def generators(requests: Sequence[RenderRequest]) -> list[torch.Generator]:
@@ -81,30 +70,42 @@ def load_pipeline(folder: Path, settings: Settings, device: str) -> Any:
     return pipeline
 
 
-def compile_blocks(blocks: torch.nn.ModuleList) -> None:
-    """Compile a denoiser's blocks in place; they share one graph, so the first costs about all of it."""
+def save_memory(pipeline: Any, settings: Settings) -> str | None:
+    """Do what `Model.save_memory` says to a diffusers pipeline: tiles first, then offload."""
+    if not pipeline.vae.use_tiling:
+        pipeline.vae.enable_tiling()
+        return "the VAE decodes in tiles"
+    if settings.offload == "if_needed" and not getattr(pipeline, "_all_hooks", None):
+        pipeline.enable_model_cpu_offload()
+        return "models wait in CPU memory while they are idle"
+    return None
+
+
+def compile_blocks(blocks: torch.nn.ModuleList, settings: Settings) -> None:
+    """Compile a denoiser's blocks in place; they share one graph, so the first costs about all of it.
+
+    In strict mode every size gets a graph of its own: one for all sizes would depend on which came first.
+    """
+    torch._dynamo.config.recompile_limit = 1024  # past it, blocks would run eagerly without a word, with other pixels
     for block in blocks:
-        block.compile()
+        block.compile(dynamic=None if settings.reference_batch is None else False)
 
 
 def encode_unique(
-    encode: Callable[[list[str]], tuple[torch.Tensor, ...]], batch_size: int | None, prompts: Sequence[str]
+    encode: Callable[[list[str]], tuple[torch.Tensor, ...]], batches: ProvenBatches, prompts: Sequence[str]
 ) -> list[tuple[torch.Tensor, ...]]:
     """Encode each distinct prompt once.
 
     Args:
         encode: gives tensors (prompts, …) for a list of prompts.
-        batch_size: prompts in every call, the last padded; None: all at once.
+        batches: decides how many prompts are encoded at once.
 
     Returns:
         For each prompt its slice of every tensor, (1, …).
     """
     distinct = list(dict.fromkeys(prompts))
-    size = batch_size or len(distinct)
-    encoded: dict[str, tuple[torch.Tensor, ...]] = {}
-    for start in range(0, len(distinct), size):
-        part = distinct[start : start + size]
-        tensors = encode(part + part[-1:] * (size - len(part)))
-        for index, prompt in enumerate(part):
-            encoded[prompt] = tuple(tensor[index : index + 1] for tensor in tensors)
-    return [encoded[prompt] for prompt in prompts]
+    place = {prompt: index for index, prompt in enumerate(distinct)}
+    tensors = batches.with_tuples(
+        lambda indices: encode([distinct[index] for index in indices.tolist()]), torch.arange(len(distinct))
+    )
+    return [tuple(tensor[place[prompt]][None] for tensor in tensors) for prompt in prompts]

@@ -4,7 +4,7 @@ The loop is the stock pipeline's `__call__` (diffusers/pipelines/wan/pipeline_wa
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +13,16 @@ import torch
 from diffusers import WanPipeline
 
 from models.base import Model, Rendered, RenderRequest, Settings
+from models.proven import ProvenBatches
 from models.stages import (
-    TEXT_ENCODER_REFERENCE_BATCH,
     compile_blocks,
     encode_unique,
     generators,
-    in_batches,
     load_pipeline,
     noise,
     per_item,
+    save_memory,
+    text_batches,
     to_uint8,
 )
 
@@ -37,20 +38,34 @@ class Wan(Model):
     """`WanPipeline`; the high-noise expert draws the timesteps from `boundary_ratio` up, the low-noise one the rest."""
 
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:
+        self._settings = settings
         self._pipeline = load_pipeline(folder, settings, device)
         self._device: torch.device = self._pipeline._execution_device
-        self._reference_batch = settings.reference_batch
-        self._text_batch = TEXT_ENCODER_REFERENCE_BATCH if settings.reference_batch else None
+        self._text_batches = text_batches(settings)
+        self._expert_batches = [ProvenBatches(settings.reference_batch) for _ in range(2)]
+        self._decoder_batches = ProvenBatches(settings.reference_batch, num_trials=1)
         stock = inspect.signature(WanPipeline.__call__).parameters["max_sequence_length"].default
         self._max_sequence_length = settings.pipeline_arguments.get("max_sequence_length", stock)
         self._experts = [self._pipeline.transformer, self._pipeline.transformer_2]
         if settings.compile:
             for expert in filter(None, self._experts):
-                compile_blocks(expert.blocks)
+                compile_blocks(expert.blocks, settings)
 
     @property
     def scheduler_name(self) -> str:
         return type(self._pipeline.scheduler).__name__
+
+    @property
+    def stages(self) -> Mapping[str, ProvenBatches]:
+        return {
+            "text encoder": self._text_batches,
+            "denoiser": self._expert_batches[0],
+            "low-noise denoiser": self._expert_batches[1],
+            "VAE decoder": self._decoder_batches,
+        }
+
+    def save_memory(self) -> str | None:
+        return save_memory(self._pipeline, self._settings)
 
     @torch.no_grad()
     def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
@@ -63,15 +78,12 @@ class Wan(Model):
 
         prompts = [request.prompt for request in requests]
         negative_prompts = [request.negative_prompt or "" for request in requests]
-        encoded = [embeds for (embeds,) in encode_unique(encode, self._text_batch, prompts + negative_prompts)]
+        encoded = [embeds for (embeds,) in encode_unique(encode, self._text_batches, prompts + negative_prompts)]
         return [PromptEmbeddings(*pair) for pair in zip(encoded[: len(prompts)], encoded[len(prompts) :], strict=True)]
 
     @torch.no_grad()
-    def render(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> Rendered:
-        return self._decode(self._denoise(requests, embeddings))
-
-    def _denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
-        """Final latents, float32, (items, channels, latent frames, height / factor, width / factor)."""
+    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+        # (items, channels, latent frames, height / factor, width / factor), float32
         pipeline, scheduler = self._pipeline, self._pipeline.scheduler
         any_expert = self._experts[0] or self._experts[1]
         dtype = any_expert.dtype
@@ -104,13 +116,14 @@ class Wan(Model):
 
         for timestep in scheduler.timesteps:
             is_high_noise = boundary is None or timestep >= boundary
-            expert = self._experts[0] if is_high_noise else self._experts[1]
+            number = 0 if is_high_noise else 1
+            batches = self._expert_batches[number]
             guidance_scale = high_guidance if is_high_noise else low_guidance
-            predict = partial(self._predict, expert, timestep)
+            predict = partial(self._predict, self._experts[number], timestep)
             model_input = latents.to(dtype)
-            prediction = in_batches(predict, self._reference_batch, model_input, prompt_embeds)
+            prediction = batches(predict, model_input, prompt_embeds)
             if has_guidance:
-                unconditional = in_batches(predict, self._reference_batch, model_input, negative_embeds)
+                unconditional = batches(predict, model_input, negative_embeds)
                 # a product of bf16 with a Python number is computed in float32 and rounded once: so here
                 difference = (guidance_scale * (prediction - unconditional).float()).to(prediction.dtype)
                 prediction = unconditional + difference
@@ -134,7 +147,8 @@ class Wan(Model):
         num_tokens = latents[0, 0, :, ::2, ::2].numel()
         return timestep.float().expand(latents.shape[0], num_tokens)
 
-    def _decode(self, latents: torch.Tensor) -> Rendered:
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> Rendered:
         vae = self._pipeline.vae
         latents = latents.to(vae.dtype)
         mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
@@ -145,4 +159,4 @@ class Wan(Model):
         def decode(batch: torch.Tensor) -> torch.Tensor:
             return vae.decode(batch, return_dict=False)[0]
 
-        return to_uint8(in_batches(decode, self._reference_batch, latents))
+        return to_uint8(self._decoder_batches(decode, latents))

@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from benchmarks.local_cluster import Cluster, ray_head
 
 ROOT = Path(__file__).parents[1]
+torch.set_num_threads(1)  # two test processes with two threads each would wait for one another
 
 
 @pytest.fixture(scope="session")

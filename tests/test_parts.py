@@ -1,4 +1,4 @@
-"""The pure parts: batch sizing, media encoding, manifest rows, the job file's layers, what belongs to a checkpoint."""
+"""The pure parts: media encoding, manifest rows, the job file's layers, what belongs to a checkpoint."""
 
 import io
 import shutil
@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from actors import checkpoints as checkpoint_store
-from actors.batching import BatchSizer
 from actors.media import encode
 from jobs.config import load_job
 from manifests.errors import UserError
@@ -19,49 +18,6 @@ from manifests.prompts import RowProblem, RowValidator
 from manifests.schema import ModelContract
 from models.base import Rules
 from models.registry import FAMILIES
-
-# seconds per item, measured on an H100: Sana 1.6B at 1024 px, 20 steps, bf16, eager
-SANA_H100 = {1: 1 / 1.34, 2: 1 / 1.75, 4: 1 / 1.98, 8: 1 / 2.04, 16: 1 / 2.06, 32: 1 / 1.98}
-
-
-def settle(sizer: BatchSizer, seconds_per_item: dict[int, float]) -> list[int]:
-    """Run batches until the size stays; returns the sizes tried."""
-    sizes = []
-    for _ in range(20):
-        size = sizer.size("shape")
-        sizes.append(size)
-        sizer.finished("shape", size, seconds_per_item[size] * size)
-    return sizes
-
-
-def test_a_batch_grows_while_doubling_pays() -> None:
-    assert settle(BatchSizer(None), SANA_H100)[-1] == 4
-    assert settle(BatchSizer(None), {1: 1.0, 2: 1.0})[-1] == 1
-    assert settle(BatchSizer(None, largest=8), {1: 1.0, 2: 0.5, 4: 0.25, 8: 0.125})[-1] == 8
-
-
-def test_the_first_batch_of_a_size_may_be_slow() -> None:
-    sizer = BatchSizer(None)
-    for size, seconds in ((1, 9.0), (1, 1.0), (2, 30.0), (2, 1.2)):
-        assert sizer.size("shape") == size
-        sizer.finished("shape", size, seconds)
-    assert sizer.size("shape") == 4
-
-
-def test_running_out_of_memory_halves_and_is_remembered() -> None:
-    for sizer in (BatchSizer(8), BatchSizer(None)):
-        while sizer.size("shape") < 8:
-            sizer.finished("shape", sizer.size("shape"), 1.0)
-        assert sizer.out_of_memory("shape")
-        assert set(settle(sizer, dict.fromkeys((4,), 0.1))) == {4}
-    assert not BatchSizer(1).out_of_memory("shape")
-
-
-def test_shapes_are_sized_apart() -> None:
-    sizer = BatchSizer(4)
-    sizer.out_of_memory("large")
-    assert (sizer.size("large"), sizer.size("small")) == (2, 4)
-
 
 @pytest.mark.parametrize(("media_format", "tolerance"), [("png", 0), ("webp", 12), ("jpeg", 12)])
 def test_images_round_trip(media_format: str, tolerance: int) -> None:

@@ -1,0 +1,265 @@
+"""Draws requests of one shape batch by batch: at the size that pays, in the memory there is, whatever one item does."""
+
+import faulthandler
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+import torch
+
+from actors import memory
+from actors.batching import MEMORY_MARGIN, BatchSizer
+from actors.deadlines import Deadlines
+from actors.profile import Profile
+from actors.spec import RendererSpec
+from manifests.errors import one_line
+from manifests.schema import Request
+from models.base import Model
+
+_SECONDS_FOR_LAST_WORDS = 2.0
+
+
+@dataclass
+class Outcome:
+    """One request's result: frames or an error.
+
+    Attributes:
+        batch_size: items that were drawn together.
+        frames: raw uint8 bytes in order frame, row, column, RGB; None for a failure.
+    """
+
+    request: Request
+    batch_size: int
+    started_at: datetime
+    seconds: float | None
+    attempt: int
+    frames: bytes | None = None
+    error_type: str | None = None
+    error: str | None = None
+
+
+class Drawer:
+    """A loaded model and what was learned of it.
+
+    Args:
+        known: what earlier runs and other actors learned.
+    """
+
+    def __init__(self, spec: RendererSpec, model: Model, known: Profile) -> None:
+        self._spec = spec
+        self._model = model
+        self._reference_batch = spec.settings.reference_batch
+        self._sizer = BatchSizer(spec.batch, smallest=self._reference_batch or 1)
+        self._deadlines = Deadlines(spec.deadline_seconds, spec.settings.compile)
+        self._misfits: dict[str, memory.DoesNotFit] = {}
+        self._shapes: set[str] = set()
+        for shape, learned in known.shapes.items():
+            self._sizer.start_from(shape, learned)
+        for name, batches in model.stages.items():
+            batches.sizes |= known.proven.get(name, {})
+            batches.refuted |= known.refuted.get(name, {})
+
+    def learned(self) -> Profile:
+        """What is known by now."""
+        return Profile(
+            shapes={shape: self._sizer.learned(shape) for shape in self._shapes},
+            proven={name: batches.sizes for name, batches in self._model.stages.items() if batches.sizes},
+            refuted={name: batches.refuted for name, batches in self._model.stages.items() if batches.refuted},
+        )
+
+    def draw(self, requests: Sequence[Request], attempt: int = 1) -> Iterator[list[Outcome]]:
+        """Draw requests of one shape; every one has one outcome in the end.
+
+        Yields:
+            The outcomes of a batch.
+        """
+        self._shapes.add(requests[0].shape_name)
+        try:
+            with self._watched(requests):
+                embeddings = self._model.encode(requests)
+                self._check_reference(requests[0], embeddings[0])
+        except Exception as error:
+            if len(requests) == 1 or isinstance(error, memory.DoesNotFit):
+                yield [_failure(request, error, attempt) for request in requests]
+            else:
+                for request in requests:
+                    yield from self.draw([request], attempt + 1)
+            return
+        yield from self._draw_encoded(list(zip(requests, embeddings, strict=True)), attempt)
+
+    def _draw_encoded(self, waiting: list[tuple[Request, Any]], attempt: int) -> Iterator[list[Outcome]]:
+        shape = waiting[0][0].shape_name
+        while waiting:
+            size = self._sizer.size(shape, memory.available_bytes())
+            batch, waiting = waiting[:size], waiting[size:]
+            try:
+                yield self._draw_batch(batch, attempt)
+                continue
+            except torch.OutOfMemoryError as error:
+                failures = [_failure(request, error, attempt) for request, _ in batch]
+                for failure in failures:
+                    failure.error = f"{failure.error} ({memory.figures()})"
+            except Exception as error:
+                if len(batch) > 1:
+                    yield from self._draw_one_by_one(batch, attempt + 1)
+                    continue
+                yield [_failure(batch[0][0], error, attempt)]
+                continue
+            # here the error is gone, and with it the tensors that its traceback held
+            torch.cuda.empty_cache()
+            if self._make_room(shape, len(batch)):
+                waiting = batch + waiting
+            else:
+                yield failures
+
+    def _make_room(self, shape: str, num_items: int) -> bool:
+        """After memory ran out with so many items: whether another try can go better."""
+        if self._sizer.out_of_memory(shape, num_items):
+            self._note(f"memory ran out with {num_items} items of {shape}; they were drawn again in smaller batches")
+            return True
+        rescue = None if self._reference_batch else self._model.save_memory()  # what saves memory changes bits
+        if rescue is not None:
+            self._note(f"memory ran out with {num_items} items of {shape}; since then {rescue}")
+        return rescue is not None
+
+    def _draw_one_by_one(self, batch: list[tuple[Request, Any]], attempt: int) -> Iterator[list[Outcome]]:
+        """Find out which item of a failed batch is at fault; the others are drawn all the same."""
+        for pair in batch:
+            try:
+                yield self._draw_batch([pair], attempt)
+            except Exception as error:
+                yield [_failure(pair[0], error, attempt)]
+
+    def _draw_batch(self, batch: list[tuple[Request, Any]], attempt: int) -> list[Outcome]:
+        requests = [request for request, _ in batch]
+        shape, denoiser = requests[0].shape_name, self._model.stages["denoiser"]
+        num_trials = self._num_trials()
+        num_slots, num_padding = denoiser.num_slots, denoiser.num_padding
+        weights_bytes = memory.allocated_bytes()
+        memory.begin_peak()
+        started_at, start = datetime.now(UTC), time.perf_counter()
+        with self._watched(requests):
+            rendered = self._model.render(requests, [embeddings for _, embeddings in batch])
+            frames = rendered.frames.cpu().numpy()  # waits for the device, so what follows is the batch's true time
+        seconds = time.perf_counter() - start
+        peak = memory.peak_bytes()
+        if peak is not None:
+            self._sizer.finished(shape, 0, None, weights_bytes)
+        is_trial = self._num_trials() > num_trials
+        self._sizer.finished(shape, len(batch), None if is_trial else seconds, peak)
+        if denoiser.refuted_at is not None:
+            self._sizer.forbid(shape, denoiser.refuted_at)
+        self._deadlines.finished(requests[0].shape, seconds / len(batch))
+        self._spec.findings.worked.remote(
+            self._spec.model_name, denoiser.num_slots - num_slots, denoiser.num_padding - num_padding
+        )
+        outcomes = []
+        for request, item_frames, is_finite in zip(requests, frames, rendered.is_finite.tolist(), strict=True):
+            outcome = Outcome(
+                request=request,
+                batch_size=len(batch),
+                started_at=started_at,
+                seconds=seconds / len(batch),
+                attempt=attempt,
+            )
+            if is_finite:
+                outcome.frames = item_frames.tobytes()
+            else:
+                outcome.error_type = "NonFinite"
+                outcome.error = f"the render came out as NaN or infinity in {self._spec.settings.dtype}; try float32"
+            outcomes.append(outcome)
+        return outcomes
+
+    def _num_trials(self) -> int:
+        return sum(batches.num_trials_run for batches in self._model.stages.values())
+
+    def _check_reference(self, request: Request, embeddings: Any) -> None:
+        """Before a shape's first batch in strict mode: find out, from one item, whether the reference batch fits.
+
+        Raises:
+            DoesNotFit: it does not; the message says what would.
+        """
+        shape, available = request.shape_name, memory.available_bytes()
+        if shape in self._misfits:
+            raise self._misfits[shape]
+        reference_batch = self._reference_batch or 1
+        if available is None or reference_batch == 1 or self._sizer.learned(shape).peak_bytes:
+            return
+        weights = memory.allocated_bytes()
+        memory.begin_peak()
+        try:
+            self._model.rehearse(replace(request, num_inference_steps=1), embeddings)
+            needed = (memory.peak_bytes() or 0) - weights
+        except torch.OutOfMemoryError:
+            needed = available - weights  # at least, and that is too much
+        torch.cuda.empty_cache()
+        needed_by_reference = weights + needed * reference_batch
+        if needed_by_reference > available:
+            fitting = int((available - weights) * (1 - MEMORY_MARGIN) / needed)
+            message = memory.explain_reference(reference_batch, needed_by_reference, available, weights, fitting)
+            self._misfits[shape] = memory.DoesNotFit(message)
+            raise self._misfits[shape]
+
+    def _note(self, words: str) -> None:
+        self._spec.findings.note.remote(self._spec.model_name, words)
+
+    @contextmanager
+    def _watched(self, asked: Sequence[Request]) -> Iterator[None]:
+        """Note what is being drawn, and end the process past its deadline, even where Python does not get a turn."""
+        journal, items = self._spec.journal, [request.request_hash for request in asked]
+        num_items = max(len(asked), self._reference_batch or 1)
+        deadline_seconds = self._deadlines.seconds(asked[0].shape, num_items)
+
+        def dying(error_type: str, error: str) -> None:
+            ray.get(journal.dying.remote(items, error_type, error))
+
+        overdue = f"not done after {deadline_seconds:.0f} s, its deadline"
+        last_words = threading.Timer(deadline_seconds, dying, args=("DeadlinePassed", overdue))
+        ray.get(journal.began.remote(items))
+        last_words.start()
+        faulthandler.dump_traceback_later(deadline_seconds + _SECONDS_FOR_LAST_WORDS, exit=True)
+        try:
+            yield
+        except Exception as error:
+            if _is_device_lost():
+                dying(type(error).__name__, one_line(error, max_length=1000))
+                os._exit(1)
+            raise
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            last_words.cancel()
+            journal.ended.remote(items)
+
+
+def _failure(request: Request, error: Exception, attempt: int) -> Outcome:
+    return failed(request, type(error).__name__, one_line(error, max_length=2000), attempt)
+
+
+def failed(request: Request, error_type: str, error: str, attempt: int) -> Outcome:
+    """The outcome of an item that could not be drawn."""
+    return Outcome(
+        request=request,
+        batch_size=1,
+        started_at=datetime.now(UTC),
+        seconds=None,
+        attempt=attempt,
+        error_type=error_type,
+        error=error,
+    )
+
+
+def _is_device_lost() -> bool:
+    """Whether the GPU answers nothing but errors, as after an illegal access: only a new process gets it back."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

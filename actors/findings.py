@@ -1,0 +1,102 @@
+"""The actor to which renderers tell what they found out: sizes that pay, memory that ran out, items drawn twice."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from actors.audit import Audits, Drawn
+from actors.profile import Profile, ProfileStore
+from manifests.schema import Request
+from manifests.storage import Folder
+
+
+class Findings:
+    """A small actor beside the driver, which outlives the renderers.
+
+    Args:
+        profiles: the folder that keeps profiles between runs.
+    """
+
+    def __init__(self, profiles: Folder) -> None:
+        self._store = ProfileStore(profiles)
+        self._keys: dict[str, dict[str, Any]] = {}
+        self._profiles: dict[str, Profile] = {}
+        self._num_slots: Counter[str] = Counter()
+        self._num_padding: Counter[str] = Counter()
+        self._notes: dict[str, Counter[str]] = {}
+        self._audits = Audits()
+
+    def join(self, model: str, renderer: str, key: dict[str, Any]) -> Profile:
+        """A renderer of a model starts; returns what is known already.
+
+        Args:
+            key: what a profile is of: model, settings, device and versions, as JSON values.
+        """
+        self._audits.join(model, renderer)
+        if self._keys.get(model) != key:
+            self._keys[model], self._profiles[model] = key, self._store.read(key)
+        return self._profiles[model]
+
+    def learned(self, model: str, profile: Profile) -> None:
+        """A renderer found out more."""
+        self._profiles[model].merge(profile)
+
+    def worked(self, model: str, num_slots: int, num_padding: int) -> None:
+        """The denoiser ran on so many slots, of which so many were padding."""
+        self._num_slots[model] += num_slots
+        self._num_padding[model] += num_padding
+
+    def note(self, model: str, words: str) -> None:
+        """Something worth telling happened, such as memory that ran out."""
+        self._notes.setdefault(model, Counter())[words] += 1
+
+    def drawn(self, request: Request, drawn: Drawn) -> None:
+        """An item that is to be audited was drawn."""
+        self._audits.add(request, drawn)
+
+    def take_audits(self, model: str, renderer: str) -> list[Request]:
+        """What a renderer should draw again."""
+        return self._audits.take(model, renderer)
+
+    def drawn_again(self, request_hash: str, drawn: Drawn) -> None:
+        """An item was drawn for the second time."""
+        self._audits.second(request_hash, drawn)
+
+    def report(self) -> dict[str, Any]:
+        """What the run's file says of all this, as JSON values; keeps the profiles for later runs."""
+        for model, profile in self._profiles.items():
+            self._store.write(self._keys[model], profile)
+        return {
+            "models": {model: self._describe(model) for model in self._profiles},
+            "audit": {
+                "num_chosen": self._audits.num_chosen,
+                "num_equal": self._audits.num_equal,
+                "num_different": len(self._audits.differences),
+                "different": [asdict(difference) for difference in self._audits.differences],
+            },
+        }
+
+    def _describe(self, model: str) -> dict[str, Any]:
+        profile, num_slots = self._profiles[model], self._num_slots[model]
+        return {
+            "batch_sizes": {shape: learned.size for shape, learned in profile.shapes.items()},
+            "same_pixels": _in_words(profile),
+            "padding": round(self._num_padding[model] / num_slots, 4) if num_slots else 0.0,
+            "notes": dict(self._notes.get(model, {})),
+        }
+
+
+def _in_words(profile: Profile) -> list[str]:
+    """Which sizes give the reference's bits, such as "denoiser (32x32x32): 1, 2 give the same bits, …"."""
+    lines = []
+    for stage, shapes in profile.proven.items():
+        for shape, sizes in shapes.items():
+            where = f"{stage} ({shape.strip()})" if shape.strip() else stage
+            refuted = profile.refuted.get(stage, {}).get(shape)
+            same = (
+                f"{sizes[0]} is the reference"
+                if len(sizes) == 1
+                else f"{', '.join(map(str, sizes))} give the same bits"
+            )
+            lines.append(f"{where}: {same}" + (f", {refuted} does not give its bits" if refuted else ""))
+    return lines

@@ -1,0 +1,153 @@
+"""Draws records again, with the job that drew them, and compares: bit by bit where that can be, else by PSNR."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from actors.media import decode
+from jobs import cluster
+from jobs.config import Job
+from jobs.console import Screen, show_progress
+from jobs.environments import differing
+from jobs.pipeline import rendered
+from jobs.resolve import ResolvedModel, resolve_model
+from jobs.run_file import job_of_run, new_run_id, newest_run
+from jobs.workers import Desk, open_profiles, start_desk
+from manifests.errors import UserError
+from manifests.identity import request_hash
+from manifests.schema import REQUEST_COLUMNS
+from manifests.storage import Folder
+
+MIN_PSNR = 25.0
+"""Decibels: other devices and versions sum in another order, and a video's file has lost a little too."""
+
+_RECORDED = ("path", "format", "pixel_sha256", "device", "environment")
+
+
+@dataclass(frozen=True)
+class DrawnAgain:
+    """What came of drawing one record again; `verdict` and `details` are words for people."""
+
+    item: str
+    verdict: str
+    is_different: bool
+    details: str = ""
+
+
+def draw_again(output: Folder, records: Sequence[Mapping[str, Any]], screen: Screen) -> Iterator[DrawnAgain]:
+    """Draw records again, in the cluster that this machine belongs to, or in a local one."""
+    with cluster.connected() as here, show_progress(screen, {"drawn again": len(records)}) as advance:
+        for job, model, group in _groups(output, records, here):
+            if model is None:
+                for record in group:
+                    advance("drawn again", 0, 1)
+                    yield DrawnAgain(_name(record), "not tried: their checkpoint or settings are gone", False)
+                continue
+            desk = start_desk(open_profiles(job))
+            for result in _draw(output, job, model, group, desk, here):
+                advance("drawn again", int(not result.is_different), int(result.is_different))
+                yield result
+
+
+def _groups(
+    output: Folder, records: Sequence[Mapping[str, Any]], here: cluster.Cluster
+) -> Iterator[tuple[Job, ResolvedModel | None, list[Mapping[str, Any]]]]:
+    """The records by the job and model that can draw them: the newest run's, else that of their own."""
+    left = list(records)
+    for run_id in dict.fromkeys([newest_run(output), *(record["run_id"] for record in records)]):
+        try:
+            job = job_of_run(output, run_id)
+        except UserError:
+            continue
+        for name in {record["model"] for record in left} & set(job.models):
+            try:
+                model = resolve_model(job, name, on_gpu=cluster.gpus_per_actor(job.models[name].pool, here) > 0)
+            except UserError:
+                continue
+            group = [record for record in left if record["model"] == name and _is_drawn_by(model, record)]
+            if group:
+                left = [record for record in left if record not in group]
+                yield job, model, group
+    if left:
+        yield job, None, left
+
+
+def _is_drawn_by(model: ResolvedModel, record: Mapping[str, Any]) -> bool:
+    """Whether a model with its settings would draw this very record."""
+    asked = {column.name: record[column.name] for column in REQUEST_COLUMNS if column.name != "request_hash"}
+    return request_hash(asked, model.contract.settings_hash) == record["request_hash"]
+
+
+def _draw(
+    output: Folder,
+    job: Job,
+    model: ResolvedModel,
+    records: Sequence[Mapping[str, Any]],
+    desk: Desk,
+    here: cluster.Cluster,
+) -> Iterator[DrawnAgain]:
+    names = [column.name for column in REQUEST_COLUMNS]
+    columns = {name: [record[name] for record in records] for name in names}
+    columns |= {f"recorded_{name}": [record[name] for record in records] for name in _RECORDED}
+    requests = pa.table(columns)
+    config = job.models[model.name]
+    chunks = rendered(
+        ray.data.from_arrow(requests),
+        desk.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
+        config.pool,
+        cluster.gpus_per_actor(config.pool, here),
+        min(model.family.num_items_per_chunk, len(records)),
+    )
+    compared = chunks.map_batches(
+        partial(_compare, output=output), batch_size=None, batch_format="pyarrow", num_cpus=cluster.TASK_NUM_CPUS
+    )
+    for row in compared.iter_rows():
+        yield DrawnAgain(**row)
+
+
+def _compare(table: pa.Table, output: Folder) -> pa.Table:
+    results = [
+        _compare_one(row, pixels, output)
+        for row, pixels in zip(table.drop_columns(["frames"]).to_pylist(), table["frames"], strict=True)
+    ]
+    return pa.table({name: [getattr(result, name) for result in results] for name in DrawnAgain.__dataclass_fields__})
+
+
+def _compare_one(row: Mapping[str, Any], pixels: Any, output: Folder) -> DrawnAgain:
+    item = _name(row)
+    if row["error_type"] is not None:
+        return DrawnAgain(item, "failed", True, f"{row['error_type']}: {row['error']}")
+    data = pixels.as_buffer()
+    if hashlib.sha256(data).hexdigest() == row["recorded_pixel_sha256"]:
+        return DrawnAgain(item, "with the same pixels", False)
+    stored = output.read(row["recorded_path"])
+    decibels = None if stored is None else _psnr(np.frombuffer(data, np.uint8), decode(stored, row["recorded_format"]))
+    likeness = "its file is gone" if decibels is None else f"PSNR {decibels:.1f} dB"
+    changed = differing(
+        {"device": row["recorded_device"]} | json.loads(row["recorded_environment"]),
+        {"device": row["device"]} | json.loads(row["environment"]),
+    )
+    if not changed:
+        return DrawnAgain(item, "with other pixels, in the same environment", True, likeness)
+    is_alike = decibels is not None and decibels >= MIN_PSNR
+    verdict = f"{'alike' if is_alike else 'unlike'} by PSNR, as the environment is another ({changed})"
+    return DrawnAgain(item, verdict, not is_alike, likeness)
+
+
+def _psnr(pixels: np.ndarray, stored: np.ndarray) -> float | None:
+    """Peak signal-to-noise ratio in decibels of uint8 values; None where the sizes differ."""
+    if pixels.size != stored.size:
+        return None
+    error = np.mean((pixels.astype(np.float32) - stored.ravel().astype(np.float32)) ** 2)
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['id']!r} sample {row['sample_index']}"

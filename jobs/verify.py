@@ -1,0 +1,228 @@
+"""`rendermill verify`: every file against its record, and some items drawn again to see the same pixels come out."""
+
+import hashlib
+import heapq
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from jobs.console import Screen, show_progress
+from jobs.records import check_is_output, read_records
+from manifests.errors import UserError, one_line
+from manifests.hash_set import HashSet
+from manifests.storage import Folder, absolute
+
+_NUM_THREADS = 16
+_NUM_FILES_AT_ONCE = 256
+_NUM_EXAMPLES = 20
+_BYTES_READ_AT_ONCE = 2**22
+_PATIENCE_SECONDS = 60.0
+
+OK, DAMAGED = 0, 3
+
+
+@dataclass
+class Problems:
+    """What is wrong in one way.
+
+    Attributes:
+        num: how often.
+        examples: the first few, in words.
+    """
+
+    num: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, example: str) -> None:
+        """Count one more."""
+        self.num += 1
+        if len(self.examples) < _NUM_EXAMPLES:
+            self.examples.append(example)
+
+
+@dataclass
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        num_records: records read.
+        num_bytes: of the files that were read.
+        missing: records whose file is not there.
+        damaged: files that are not as their record says.
+        unreadable: files that could not be read.
+        without_record: media that no record names.
+        again: by result in words, items that were drawn again.
+        different: items that came out other than before.
+    """
+
+    num_records: int = 0
+    num_bytes: int = 0
+    missing: Problems = field(default_factory=Problems)
+    damaged: Problems = field(default_factory=Problems)
+    unreadable: Problems = field(default_factory=Problems)
+    without_record: Problems = field(default_factory=Problems)
+    again: Counter[str] = field(default_factory=Counter)
+    different: Problems = field(default_factory=Problems)
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        problems = (self.missing, self.damaged, self.unreadable, self.without_record, self.different)
+        return DAMAGED if any(problem.num for problem in problems) else OK
+
+
+def verify(url: str, screen: Screen, num_samples: int, model: str | None, as_json: bool) -> int:
+    """Check an output's files, and draw some of its items again.
+
+    Args:
+        num_samples: items to draw again, chosen at random; 0: none, and then no cluster is needed.
+        model: only this model's.
+        as_json: print the report as JSON.
+
+    Returns:
+        The exit status: 0, or 3 where anything is not as it should be.
+
+    Raises:
+        UserError: the folder is no output, or has no record of this model.
+    """
+    output = Folder(absolute(url), _PATIENCE_SECONDS)
+    check_is_output(output)
+    report, sample = Report(), _Sample(num_samples)
+    quiet = Screen(io.StringIO(), screen.log) if as_json else screen
+    _check_files(output, model, report, sample, quiet)
+    if model is not None and not report.num_records:
+        raise UserError(f"output {output.url}: no records of a model {model!r} there")
+    if sample.records:
+        from jobs.draw_again import draw_again  # needs a cluster, which the files do not
+
+        for drawn in draw_again(output, sample.records, quiet):
+            report.again[drawn.verdict] += 1
+            if drawn.is_different:
+                report.different.add(f"{drawn.item}: {drawn.details}")
+    if as_json:
+        print(json.dumps(asdict(report) | {"status": report.status}, indent=2), file=screen.out)
+    else:
+        _print(report, screen)
+    return report.status
+
+
+class _Sample:
+    """So many records of all, each with the same chance, whatever their number."""
+
+    def __init__(self, num_samples: int) -> None:
+        self._num_samples = num_samples
+        self._chosen: list[tuple[float, int, dict[str, Any]]] = []
+        self._num_seen = 0
+
+    def offer(self, record: dict[str, Any]) -> None:
+        self._num_seen += 1
+        entry = (random.random(), self._num_seen, record)
+        if len(self._chosen) < self._num_samples:
+            heapq.heappush(self._chosen, entry)
+        elif self._num_samples:
+            heapq.heappushpop(self._chosen, entry)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [record for _, _, record in self._chosen]
+
+
+def _check_files(output: Folder, model: str | None, report: Report, sample: _Sample, screen: Screen) -> None:
+    present = set(output.all_names(f"media/{model}" if model else "media"))
+    paths: list[bytes] = []
+
+    def records() -> Iterator[dict[str, Any]]:
+        for table in read_records(output, model):
+            for record in table.to_pylist():
+                sample.offer(record)
+                paths.append(_path_hash(record["path"]))
+                yield record
+
+    with show_progress(screen, {"files": len(present)}) as advance:
+        for record, (kind, size, details) in _in_threads(output, records()):
+            report.num_records += 1
+            report.num_bytes += size
+            if kind:
+                problems: Problems = getattr(report, kind)
+                problems.add(f"{record['path']}{details}")
+            if record["path"] in present:
+                advance("files", int(not kind), int(bool(kind)))
+    known = HashSet(np.array(paths, "S16"))
+    names = sorted(present)
+    for name, is_known in zip(
+        names, known.contains(np.array([_path_hash(name) for name in names], "S16")), strict=True
+    ):
+        if not is_known:
+            report.without_record.add(name)
+
+
+def _in_threads(
+    output: Folder, records: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], tuple[str, int, str]]]:
+    """Check files side by side, a bounded number at once, in order."""
+    left = iter(records)
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        waiting: list[tuple[dict[str, Any], Future[tuple[str, int, str]]]] = []
+        while True:
+            batch = list(islice(left, _NUM_FILES_AT_ONCE))
+            started = [(record, threads.submit(_check_file, output, record)) for record in batch]
+            yield from ((record, future.result()) for record, future in waiting)
+            if not batch:
+                return
+            waiting = started
+
+
+def _check_file(output: Folder, record: dict[str, Any]) -> tuple[str, int, str]:
+    """What is wrong with a record's file: the name of the `Report`'s field or "", the bytes read, and details."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for part in output.stream(record["path"], _BYTES_READ_AT_ONCE):
+            digest.update(part)
+            size += len(part)
+    except FileNotFoundError:
+        return "missing", 0, ""
+    except Exception as error:  # each store's client has errors of its own
+        return "unreadable", size, f": {one_line(error)}"
+    if size != record["bytes"]:
+        return "damaged", size, f": {size} bytes, and its record says {record['bytes']}"
+    if digest.hexdigest() != record["sha256"]:
+        return "damaged", size, ": its content has another sha256 than its record"
+    return "", size, ""
+
+
+def _path_hash(path: str) -> bytes:
+    return hashlib.blake2b(path.encode(), digest_size=16).digest()
+
+
+def _print(report: Report, screen: Screen) -> None:
+    line = screen.line
+    num_bad = report.missing.num + report.damaged.num + report.unreadable.num
+    line(f"files: {report.num_records - num_bad} of {report.num_records} are as recorded ({report.num_bytes:,} bytes)")
+    for words, problems in (
+        ("records without media", report.missing),
+        ("damaged files", report.damaged),
+        ("files that cannot be read", report.unreadable),
+        ("media without a record", report.without_record),
+    ):
+        _print_problems(words, problems, screen)
+    for verdict, count in report.again.items():
+        line(f"drawn again: {count} {verdict}")
+    _print_problems("items that came out different", report.different, screen)
+    line("all is well" if report.status == OK else "not all is well")
+
+
+def _print_problems(words: str, problems: Problems, screen: Screen) -> None:
+    if problems.num:
+        screen.line(f"{words}: {problems.num}")
+        for example in problems.examples:
+            screen.line(f"  {example}")
+        if problems.num > len(problems.examples):
+            screen.line(f"  … and {problems.num - len(problems.examples)} more")

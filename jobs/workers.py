@@ -1,0 +1,69 @@
+"""What every command that draws starts: the two actors beside the driver, and what its renderers are told."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.checkpoints import CACHE
+from actors.findings import Findings
+from actors.journal import Journal
+from actors.spec import RendererSpec
+from jobs.config import Job
+from jobs.resolve import ResolvedModel
+from manifests.storage import Folder, absolute, first_contact
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where renderers report.
+
+    Attributes:
+        journal: handle of an `actors.journal.Journal`.
+        findings: handle of an `actors.findings.Findings`.
+    """
+
+    journal: Any
+    findings: Any
+
+    def spec(self, job: Job, model: ResolvedModel, run_id: str) -> RendererSpec:
+        """What a renderer of a model is started with."""
+        config = job.models[model.name]
+        return RendererSpec(
+            model_name=model.name,
+            checkpoint=model.checkpoint,
+            checkpoint_name=config.checkpoint,
+            settings=model.settings,
+            batch=config.fixed_batch,
+            deadline_seconds=config.deadline,
+            patience_seconds=job.storage_patience.total_seconds(),
+            audit=job.audit,
+            run_id=run_id,
+            journal=self.journal,
+            findings=self.findings,
+        )
+
+
+def open_profiles(job: Job) -> Folder:
+    """The folder of profiles.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    profiles = Folder(absolute(job.profile) if job.profile else str(CACHE / "profiles"))
+    with first_contact(f"profile {profiles.url}: cannot be read"):
+        profiles.names("")
+    return profiles
+
+
+def start_desk(profiles: Folder) -> Desk:
+    """Start the two actors."""
+    return Desk(_beside_driver(Journal), _beside_driver(Findings, profiles))
+
+
+def _beside_driver(actor: Any, *arguments: Any) -> Any:
+    """Start an actor that lives while the run does, without a CPU, so that it always finds room."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(actor).options(**options).remote(*arguments)
