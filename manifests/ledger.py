@@ -170,6 +170,8 @@ class Ledger:
             entries = list(threads.map(read, range(len(names))))
         self._part_names[kind] = names
         self._index[kind] = pa.concat_tables([_PART_INDEX.empty_table(), *entries]).combine_chunks()
+        del entries
+        pa.default_memory_pool().release_unused()  # what reading the parts took, several times the index
 
     def _recover_pending(self) -> None:
         """Roll up what a run that died left in `_pending/`; what it had rolled up already takes its own place again."""

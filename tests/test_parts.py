@@ -19,6 +19,7 @@ from manifests.schema import ModelContract
 from models.base import Rules
 from models.registry import FAMILIES
 
+
 @pytest.mark.parametrize(("media_format", "tolerance"), [("png", 0), ("webp", 12), ("jpeg", 12)])
 def test_images_round_trip(media_format: str, tolerance: int) -> None:
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
