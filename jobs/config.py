@@ -93,7 +93,7 @@ class ModelConfig(_Section):
     defaults: Defaults = Field(Defaults(), description="What a row leaves open.")
     pool: Pool = Field(Pool(), description="The actors that draw.")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="Items drawn at once; `auto`: found by measurement (strict: the reference batch)."
+        "auto", description="Items drawn at once; `auto`: as many as pay and fit, by measurement."
     )
     deadline: float | None = Field(
         None,
@@ -105,7 +105,7 @@ class ModelConfig(_Section):
     reference_batch: int | None = Field(
         None,
         ge=1,
-        description="Strict mode's batch in every forward pass; null: 1 eager; compiled 8 for images, 1 for video.",
+        description="Strict mode's batch, whose bits count; null: 1 eager; compiled 8 for images, 1 for video.",
     )
     format: Literal["png", "webp", "jpeg", "mp4"] | None = Field(
         None, description="null: png for images, mp4 for video."

@@ -75,7 +75,7 @@ RECORD_COLUMNS = (
     Column("bytes", pa.int64(), "Size of the file."),
     Column("sha256", pa.string(), "Of the file."),
     Column("pixel_sha256", pa.string(), "Of the uint8 frames before encoding, in order frame, row, column, RGB."),
-    Column("batch_size", pa.int32(), "Items in one forward pass of the denoiser."),
+    Column("batch_size", pa.int32(), "Items that were drawn together."),
     Column("device", pa.string(), "Model of the device."),
     Column("environment", pa.string(), "Versions and settings that pixels may depend on, as JSON."),
     Column("started_at", pa.timestamp("us", tz="UTC"), "When the item's batch began."),
