@@ -11,6 +11,9 @@ from itertools import pairwise
 MIN_GAIN = 0.05
 """A doubling must bring at least this share of throughput to be kept."""
 
+_GAIN_WORTH_KEEPING = 0.01
+"""A doubling that was tried and ended the search is kept if it brought so much all the same."""
+
 MEMORY_MARGIN = 0.1
 """Share of the memory that is left alone: allocators break it into pieces, and other processes take some."""
 
@@ -55,20 +58,22 @@ class BatchSizer:
 
     Args:
         fixed: the size to keep to, or None to find it. Either way, running out of memory lowers it.
-        smallest: where the search starts, and what cannot be undercut: strict mode's reference batch.
+        smallest: what cannot be undercut: strict mode's reference batch.
+        first: where the search starts, at least at `smallest`.
         largest: never go beyond this.
     """
 
-    def __init__(self, fixed: int | None, smallest: int = 1, largest: int = 256) -> None:
+    def __init__(self, fixed: int | None, smallest: int = 1, first: int = 1, largest: int = 256) -> None:
         self._fixed = fixed
         self._smallest = smallest
+        self._first = max(first, smallest)
         self._largest = largest
         self._shapes: dict[Hashable, Learned] = {}
 
     def learned(self, shape: Hashable) -> Learned:
         """What is known of a shape; to be read, not changed."""
         if shape not in self._shapes:
-            self._shapes[shape] = Learned(self._fixed or self._smallest, is_settled=self._fixed is not None)
+            self._shapes[shape] = Learned(self._fixed or self._first, is_settled=self._fixed is not None)
         return self._shapes[shape]
 
     def start_from(self, shape: Hashable, learned: Learned) -> None:
@@ -107,7 +112,8 @@ class BatchSizer:
             return
         smaller = state.seconds_per_item.get(state.size // 2)
         if smaller and min(smaller) < min(measured) * (1 + MIN_GAIN):
-            state.size //= 2
+            if min(smaller) < min(measured) * (1 + _GAIN_WORTH_KEEPING):
+                state.size //= 2
             state.is_settled = True
         elif state.size * 2 > min(self._largest, state.cap or self._largest):
             state.is_settled = True

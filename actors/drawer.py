@@ -4,7 +4,7 @@ import faulthandler
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from actors.spec import RendererSpec
 from manifests.errors import one_line
 from manifests.schema import Request
 from models.base import Model
+from models.registry import FAMILIES
 
 _SECONDS_FOR_LAST_WORDS = 2.0
 
@@ -55,9 +56,9 @@ class Drawer:
         self._spec = spec
         self._model = model
         self._reference_batch = spec.settings.reference_batch
-        self._sizer = BatchSizer(spec.batch, smallest=self._reference_batch or 1)
+        first = FAMILIES[spec.checkpoint.pipeline_class].reference_batch[spec.settings.compile]
+        self._sizer = BatchSizer(spec.batch, self._reference_batch or 1, first)
         self._deadlines = Deadlines(spec.deadline_seconds, spec.settings.compile)
-        self._misfits: dict[str, memory.DoesNotFit] = {}
         self._shapes: set[str] = set()
         for shape, learned in known.shapes.items():
             self._sizer.start_from(shape, learned)
@@ -83,7 +84,7 @@ class Drawer:
         try:
             with self._watched(requests):
                 embeddings = self._model.encode(requests)
-                self._check_reference(requests[0], embeddings[0])
+                self._check_memory(requests[0], embeddings[0])
         except Exception as error:
             if len(requests) == 1 or isinstance(error, memory.DoesNotFit):
                 yield [_failure(request, error, attempt) for request in requests]
@@ -123,7 +124,10 @@ class Drawer:
         if self._sizer.out_of_memory(shape, num_items):
             self._note(f"memory ran out with {num_items} items of {shape}; they were drawn again in smaller batches")
             return True
-        rescue = None if self._reference_batch else self._model.save_memory()  # what saves memory changes bits
+        if self._reference_batch:  # what saves memory changes bits
+            self._sizer.finished(shape, self._reference_batch, None, (memory.available_bytes() or 0) + 1)
+            return False
+        rescue = self._model.save_memory()
         if rescue is not None:
             self._note(f"memory ran out with {num_items} items of {shape}; since then {rescue}")
         return rescue is not None
@@ -179,32 +183,38 @@ class Drawer:
     def _num_trials(self) -> int:
         return sum(batches.num_trials_run for batches in self._model.stages.values())
 
-    def _check_reference(self, request: Request, embeddings: Any) -> None:
-        """Before a shape's first batch in strict mode: find out, from one item, whether the reference batch fits.
+    def _check_memory(self, request: Request, embeddings: Any) -> None:
+        """See to it that memory is known to suffice before a batch is drawn.
 
         Raises:
-            DoesNotFit: it does not; the message says what would.
+            DoesNotFit: strict mode's reference batch; the message says what would.
         """
-        shape, available = request.shape_name, memory.available_bytes()
-        if shape in self._misfits:
-            raise self._misfits[shape]
-        reference_batch = self._reference_batch or 1
-        if available is None or reference_batch == 1 or self._sizer.learned(shape).peak_bytes:
+        shape, available, reference_batch = request.shape_name, memory.available_bytes(), self._reference_batch
+        if available is None:
             return
-        weights = memory.allocated_bytes()
-        memory.begin_peak()
-        try:
-            self._model.rehearse(replace(request, num_inference_steps=1), embeddings)
-            needed = (memory.peak_bytes() or 0) - weights
-        except torch.OutOfMemoryError:
-            needed = available - weights  # at least, and that is too much
-        torch.cuda.empty_cache()
-        needed_by_reference = weights + needed * reference_batch
-        if needed_by_reference > available:
-            fitting = int((available - weights) * (1 - MEMORY_MARGIN) / needed)
-            message = memory.explain_reference(reference_batch, needed_by_reference, available, weights, fitting)
-            self._misfits[shape] = memory.DoesNotFit(message)
-            raise self._misfits[shape]
+        if not self._sizer.learned(shape).peak_bytes:
+            self._rehearse(replace(request, num_inference_steps=1), embeddings, available)
+        if reference_batch:
+            peaks = self._sizer.learned(shape)
+            needed, weights = peaks.predicted_peak(reference_batch), peaks.peak_bytes[0]
+            if needed is not None and needed > available:
+                fitting = int((available * (1 - MEMORY_MARGIN) - weights) / max(1, peaks.peak_bytes[1] - weights))
+                raise memory.DoesNotFit(memory.explain_reference(reference_batch, needed, available, weights, fitting))
+
+    def _rehearse(self, request: Request, embeddings: Any, available: int) -> None:
+        """Draw a shape's first item and drop it, alone and then in strict mode's reference batch: memory is known then.
+
+        Args:
+            request: with one step.
+            available: in bytes.
+        """
+        shape, reference_batch = request.shape_name, self._reference_batch
+        self._sizer.finished(shape, 0, None, memory.allocated_bytes())
+        peak = _peak_of(lambda: self._model.rehearse(request, embeddings))
+        self._sizer.finished(shape, 1, None, peak or available + 1)
+        if reference_batch and (self._sizer.learned(shape).predicted_peak(reference_batch) or 0) <= available:
+            peak = _peak_of(lambda: self._model.render([request], [embeddings]))
+            self._sizer.finished(shape, reference_batch, None, peak or available + 1)
 
     def _note(self, words: str) -> None:
         self._spec.findings.note.remote(self._spec.model_name, words)
@@ -235,6 +245,18 @@ class Drawer:
             faulthandler.cancel_dump_traceback_later()
             last_words.cancel()
             journal.ended.remote(items)
+
+
+def _peak_of(draw: Callable[[], object]) -> int | None:
+    """The most memory in bytes that was allocated meanwhile; None if there was not enough."""
+    memory.begin_peak()
+    try:
+        draw()
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        torch.cuda.empty_cache()
+    return memory.peak_bytes()
 
 
 def _failure(request: Request, error: Exception, attempt: int) -> Outcome:

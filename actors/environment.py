@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import re
 
 import torch
+from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 
 from actors.versions import versions
 
@@ -16,6 +18,8 @@ def make_deterministic() -> str:
     pool's `num_cpus` would change pixels. More actors use more cores.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and helps only code that is wrong
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -42,11 +46,26 @@ def _cpu_model() -> str | None:
         return None
 
 
+def _driver_version() -> str | None:
+    try:
+        with open("/proc/driver/nvidia/version") as file:
+            found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", file.readline())
+            return found and found.group(1)
+    except OSError:
+        return None
+
+
 def environment(device: str, compiled: bool) -> str:
     """What a record says of its environment: items with equal device and environment may be compared bit by bit."""
     content = {**versions(), "compiled": compiled}
     if device == "cuda":
-        content |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        content |= {
+            "attention": DIFFUSERS_ATTN_BACKEND,
+            "cublas_workspace": os.environ["CUBLAS_WORKSPACE_CONFIG"],
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _driver_version(),
+        }
     else:
         content |= {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
     return json.dumps(content, sort_keys=True)

@@ -3,7 +3,9 @@
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from queue import Queue
 
 import pyarrow as pa
 import ray
@@ -17,13 +19,24 @@ from actors.spec import RendererSpec
 from manifests.schema import Request
 from models import registry
 
+_NUM_TABLES_WAITING = 2
+
 
 class Renderer:
-    """A loaded model in a Ray actor; a Ray Data `map_batches` class over chunks of requests."""
+    """A loaded model in a Ray actor; a Ray Data `map_batches` class over chunks of requests.
+
+    One thread loads and draws, chunk after chunk, while the threads of Ray's calls hand over what was drawn: so the
+    device has its next batch, and the next chunk's first, before anybody has taken the last one away.
+    """
 
     def __init__(self, spec: RendererSpec) -> None:
         self._spec = spec
         self._id = uuid.uuid4().hex
+        self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
+        self._drawing.submit(self._load).result()
+
+    def _load(self) -> None:
+        spec = self._spec
         device = make_deterministic()
         folder = fetch(spec.checkpoint, spec.patience_seconds)
         model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
@@ -39,7 +52,7 @@ class Renderer:
         self._drawer = Drawer(spec, model, ray.get(spec.findings.join.remote(spec.model_name, self._id, profile_key)))
 
     def __call__(self, chunk: pa.Table) -> Iterator[pa.Table]:
-        """Draw a chunk.
+        """Draw a chunk; may be called for the next one while this one is being drawn.
 
         Args:
             chunk: request columns and the manifest's extra ones.
@@ -48,6 +61,21 @@ class Renderer:
             A table a batch: the chunk's columns, what the record says of rendering, and `frames`, the raw uint8 bytes
             in order frame, row, column, RGB; null for a failure.
         """
+        tables: Queue[pa.Table | None] = Queue(_NUM_TABLES_WAITING)
+        drawing = self._drawing.submit(self._draw_chunk, chunk, tables)
+        while (table := tables.get()) is not None:
+            yield table
+        drawing.result()  # raises what went wrong
+
+    def _draw_chunk(self, chunk: pa.Table, tables: "Queue[pa.Table | None]") -> None:
+        """Put a table a batch, and None after the last."""
+        try:
+            for table in self._tables(chunk):
+                tables.put(table)
+        finally:
+            tables.put(None)
+
+    def _tables(self, chunk: pa.Table) -> Iterator[pa.Table]:
         requests = [Request.from_row(row) for row in chunk.to_pylist()]
         place = {request.request_hash: index for index, request in enumerate(requests)}
         suspicions = ray.get(self._spec.journal.open_chunk.remote(list(place)))

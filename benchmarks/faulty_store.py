@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.1, help="of requests that fail")
     parser.add_argument("--outage-seconds", type=float, default=120.0)
     parser.add_argument("--num-items", type=int, default=300)
+    parser.add_argument("--num-actors", type=int, default=2)
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
@@ -35,7 +36,7 @@ def main() -> int:
         stack.enter_context(s3_server(folder / "s3"))
         s3fs.S3FileSystem().mkdir("chaos")
         counts = stack.enter_context(faulty_proxy(folder, given.share))
-        job = Job(folder, stack.enter_context(ray_head(num_cpus=4)), given.num_items)
+        job = Job(folder, stack.enter_context(ray_head(num_cpus=4)), given.num_items, given.num_actors)
 
         started = time.monotonic()
         undisturbed = job.run(str(folder / "undisturbed"))

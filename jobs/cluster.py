@@ -92,6 +92,13 @@ def gpus_per_actor(pool: Pool, cluster: Cluster) -> float:
     return 1 if cluster.resources.get("GPU", 0) else 0
 
 
+def max_actors(pool: Pool, cluster: Cluster) -> int:
+    """How many of a pool's actors the cluster could hold, if they had it for themselves."""
+    needs = {"GPU": gpus_per_actor(pool, cluster), "CPU": pool.num_cpus}
+    room = [int(cluster.resources.get(name, 0) / need) for name, need in needs.items() if need]
+    return max(1, min(pool.max_actors, *room))
+
+
 def check_resources(job: Job, cluster: Cluster) -> None:
     """Raise a `UserError` where the pools' smallest sizes could never all run at once."""
     for resource, per_actor in (("GPU", "num_gpus"), ("CPU", "num_cpus")):

@@ -101,7 +101,9 @@ class ModelConfig(_Section):
         allow_inf_nan=False,
         description="Seconds an item may take before it counts as hung; null: 30 times what others of its shape took.",
     )
-    compile: Literal["auto"] | bool = Field("auto", description="Compile the denoiser's blocks; `auto`: on a GPU.")
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="Compile the denoiser's blocks and an image model's VAE decoder; `auto`: on a GPU."
+    )
     reference_batch: int | None = Field(
         None,
         ge=1,

@@ -61,6 +61,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                     spec=desk.spec(job, model, run_id),
                     pool=job.models[name].pool,
                     num_gpus=num_gpus[name],
+                    num_actors=cluster.max_actors(job.models[name].pool, here),
                     num_items_per_chunk=model.family.num_items_per_chunk,
                     media_format=model.media_format,
                     quality=job.models[name].quality,

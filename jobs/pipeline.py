@@ -20,6 +20,8 @@ from manifests.storage import Folder
 _NUM_CHUNKS_PER_ACTOR = 4
 """A small job is cut so that every actor gets at least so many chunks, and none waits for another's last."""
 
+_NUM_CHUNKS_WITH_ACTOR = 2
+
 _NUM_ROWS_SORTED_TOGETHER = 8192
 
 
@@ -29,6 +31,7 @@ class ModelPipeline:
 
     Attributes:
         num_gpus: per actor.
+        num_actors: as many as the pool and the cluster allow.
         media_format: a key of `actors.media.EXTENSIONS`.
         extra: the manifest's own columns.
     """
@@ -36,6 +39,7 @@ class ModelPipeline:
     spec: RendererSpec
     pool: Pool
     num_gpus: float
+    num_actors: int
     num_items_per_chunk: int
     media_format: str
     quality: int | None
@@ -46,9 +50,10 @@ class ModelPipeline:
     def dataset(self, work: list[Work]) -> Dataset:
         """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`) of what is to be drawn."""
         num_items = sum(len(part.row_numbers) for part in work)
-        batch = self.spec.settings.reference_batch or 1
-        fair_share = math.ceil(num_items / (self.pool.max_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
-        chunk_size = min(self.num_items_per_chunk, fair_share)  # whole batches, so that only the last is padded
+        batch = self.spec.batch or self.spec.settings.reference_batch or 1
+        fair_share = math.ceil(num_items / (self.num_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
+        # whole batches, so that only the last is short
+        chunk_size = min(max(self.num_items_per_chunk, batch), fair_share)
         requests = (
             ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work))
             .map_batches(self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS)
@@ -94,7 +99,14 @@ def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float,
         fn_constructor_args=(spec,),
         batch_size=chunk_size,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
+        compute=ActorPoolStrategy(
+            min_size=pool.min_actors,
+            max_size=pool.max_actors,
+            # one chunk is drawn while the next one waits with the actor
+            max_concurrent_calls_per_actor=_NUM_CHUNKS_WITH_ACTOR,
+            max_tasks_in_flight_per_actor=_NUM_CHUNKS_WITH_ACTOR,
+            enable_true_multi_threading=True,
+        ),
         num_cpus=pool.num_cpus,
         num_gpus=num_gpus,
     )

@@ -64,6 +64,7 @@ class Run:
         self._finished = dict.fromkeys(plan.num_to_do, 0)
         self._failed = dict.fromkeys(plan.num_to_do, 0)
         self._error_types: dict[str, Counter[str]] = {model: Counter() for model in plan.num_to_do}
+        self._last_error: dict[str, str] = {}
         self._recent_failures: deque[bool] = deque(maxlen=_FAILURE_WINDOW)
         self._errors: dict[str, str] = {}
         self._origins_before = ledger.origins
@@ -154,6 +155,8 @@ class Run:
         self._finished[model] += num_finished
         self._failed[model] += num_failed
         self._error_types[model].update(error_types)
+        if num_failed:
+            self._last_error[model] = next(error for error in reversed(new["error"].to_pylist()) if error is not None)
         return num_finished, num_failed
 
     def _tell_of_other_origins(self, model: str, receipts: pa.Table) -> None:
@@ -171,7 +174,8 @@ class Run:
         types = self._error_types[model]
         if self._may_all_fail or self._finished[model] or len(types) != 1 or types.total() < _NUM_FIRST_ITEMS:
             return False
-        self._errors[model] = f"its first {types.total()} items all failed, with {next(iter(types))}"
+        what = f"{next(iter(types))}: {self._last_error[model]}"
+        self._errors[model] = f"its first {types.total()} items all failed, with {what}"
         return True
 
     def _keep_time(self, lease: Lease) -> None:

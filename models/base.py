@@ -123,7 +123,7 @@ class Settings:
 
     Attributes:
         dtype: of each component by name, `default` for the others; names of torch dtypes.
-        compile: compile the denoiser's blocks.
+        compile: compile the denoiser's blocks, and an image model's VAE decoder.
         reference_batch: in strict mode, the number of items in a forward pass of denoiser and VAE whose bits count;
             None (`fast`): as many as come.
     """

@@ -16,7 +16,9 @@ from diffusers import SanaPipeline
 from models.base import Model, Rendered, RenderRequest, Settings
 from models.proven import ProvenBatches
 from models.stages import (
+    LARGEST_DECODER_BATCH,
     compile_blocks,
+    compile_decoder,
     encode_unique,
     generators,
     load_pipeline,
@@ -46,12 +48,13 @@ class Sana(Model):
         self._device: torch.device = self._pipeline._execution_device
         self._text_batches, self._negative_text_batches = text_batches(settings), text_batches(settings)
         self._denoiser_batches = ProvenBatches(settings.reference_batch)
-        self._decoder_batches = ProvenBatches(settings.reference_batch, num_trials=1)
+        self._decoder_batches = ProvenBatches(settings.reference_batch, LARGEST_DECODER_BATCH, num_trials=1)
         stock = inspect.signature(SanaPipeline.__call__).parameters
         names = ("max_sequence_length", "complex_human_instruction")
         self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
         if settings.compile:
             compile_blocks(self._pipeline.transformer.transformer_blocks, settings)
+            compile_decoder(self._pipeline.vae.decoder, settings)
 
     @property
     def scheduler_name(self) -> str:

@@ -17,6 +17,10 @@ _TEXT_ENCODER_REFERENCE_BATCH = 8
 _TEXT_ENCODER_LARGEST_BATCH = 32
 
 
+LARGEST_DECODER_BATCH = 8
+"""A decoder gains nothing from more items at once, and takes more memory for each than a denoiser."""
+
+
 def text_batches(settings: Settings) -> ProvenBatches:
     """How many prompts a text encoder takes at once."""
     reference = None if settings.reference_batch is None else _TEXT_ENCODER_REFERENCE_BATCH
@@ -79,6 +83,11 @@ def save_memory(pipeline: Any, settings: Settings) -> str | None:
         pipeline.enable_model_cpu_offload()
         return "models wait in CPU memory while they are idle"
     return None
+
+
+def compile_decoder(decoder: torch.nn.Module, settings: Settings) -> None:
+    """Compile an image VAE's decoder in place, whole: its parts differ, so they could share no graph."""
+    decoder.compile(dynamic=None if settings.reference_batch is None else False)
 
 
 def compile_blocks(blocks: torch.nn.ModuleList, settings: Settings) -> None:

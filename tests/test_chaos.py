@@ -14,7 +14,9 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_kills_leave_the_output_as_it_would_have_been() -> None:
-    finished = run("benchmarks.chaos", "--num-kills", "1", "--num-roll-up-kills", "1", "--num-items", "30")
+    finished = run(
+        "benchmarks.chaos", "--num-kills", "1", "--num-roll-up-kills", "1", "--num-items", "30", "--num-actors", "1"
+    )
     assert finished.returncode == 0, finished
     assert (
         "5 kills in mid-work: driver 1, driver while it rolls up 1, raylet 1, renderer 1, uploader 1" in finished.stdout
@@ -26,6 +28,6 @@ def test_kills_leave_the_output_as_it_would_have_been() -> None:
 def test_a_store_that_fails_changes_nothing() -> None:
     if shutil.which("mitmdump") is None:
         pytest.skip("needs mitmproxy, Debian's package")
-    finished = run("benchmarks.faulty_store", "--outage-seconds", "3", "--num-items", "6")
+    finished = run("benchmarks.faulty_store", "--outage-seconds", "3", "--num-items", "6", "--num-actors", "1")
     assert finished.returncode == 0, finished
     assert finished.stdout.count("Damage(lost=0, duplicated=0, differing=0, broken=0, left_over=0)") == 2

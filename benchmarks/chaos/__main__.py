@@ -90,6 +90,7 @@ def main() -> int:
         "--num-roll-up-kills", type=int, default=5, help="of the driver while it rolls up, beside those"
     )
     parser.add_argument("--num-items", type=int, default=300)
+    parser.add_argument("--num-actors", type=int, default=2)
     parser.add_argument("--max-minutes", type=float, default=90, help="begin no round after that")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -105,7 +106,7 @@ def main() -> int:
             stack.enter_context(s3_server(folder / "s3"))
             s3fs.S3FileSystem().mkdir("chaos")
         cluster = stack.enter_context(ray_head(num_cpus=0))
-        job = Job(folder, cluster, given.num_items)
+        job = Job(folder, cluster, given.num_items, given.num_actors)
         strikes = Strikes(cluster, job, folder / "notes", given.store == "s3", generator, stack)
         num_missing = Counter(dict.fromkeys(strikes.kinds, given.num_kills) | {ROLL_UP: given.num_roll_up_kills})
         chaos = Chaos(job, outputs, strikes)

@@ -1,4 +1,4 @@
-"""The job that is disturbed: some hundred small images by Sana, drawn by two actors."""
+"""The job that is disturbed: some hundred small images by Sana, drawn by a few actors."""
 
 import subprocess
 import sys
@@ -27,8 +27,8 @@ class Job:
         cluster: was started with CHAOS_NOTES in its environment.
     """
 
-    def __init__(self, folder: Path, cluster: Cluster, num_items: int) -> None:
-        self._folder, self._cluster = folder, cluster
+    def __init__(self, folder: Path, cluster: Cluster, num_items: int, num_actors: int) -> None:
+        self._folder, self._cluster, self._num_actors = folder, cluster, num_actors
         self.num_items = num_items
         self.num_submissions = 0
         ids = [str(index) for index in range(num_items)]
@@ -75,7 +75,12 @@ class Job:
                     "checkpoint": str(_ROOT / "checkpoints" / "sana-shapes"),
                     "dtype": "float32",
                     "defaults": {"width": 64, "height": 64, "num_inference_steps": 12},
-                    "pool": {"min_actors": 2, "max_actors": 2, "num_cpus": 0.5, "num_gpus": 0},
+                    "pool": {
+                        "min_actors": self._num_actors,
+                        "max_actors": self._num_actors,
+                        "num_cpus": 0.5,
+                        "num_gpus": 0,
+                    },
                 }
             },
         }
