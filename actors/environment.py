@@ -18,6 +18,8 @@ def make_deterministic() -> str:
     pool's `num_cpus` would change pixels. More actors use more cores.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # so that the memory of one batch size is not lost for the next
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and helps only code that is wrong
     torch.backends.cudnn.benchmark = False
