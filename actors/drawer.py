@@ -193,7 +193,7 @@ class Drawer:
         if available is None:
             return
         if not self._sizer.learned(shape).peak_bytes:
-            self._rehearse(replace(request, num_inference_steps=1), embeddings, available)
+            self._rehearse(request, embeddings, available)
         if reference_batch:
             peaks = self._sizer.learned(shape)
             needed, weights = peaks.predicted_peak(reference_batch), peaks.peak_bytes[0]
@@ -205,10 +205,10 @@ class Drawer:
         """Draw a shape's first item and drop it, alone and then in strict mode's reference batch: memory is known then.
 
         Args:
-            request: with one step.
             available: in bytes.
         """
         shape, reference_batch = request.shape_name, self._reference_batch
+        request = replace(request, num_inference_steps=1)  # every step needs the same
         self._sizer.finished(shape, 0, None, memory.allocated_bytes())
         peak = _peak_of(lambda: self._model.rehearse(request, embeddings))
         self._sizer.finished(shape, 1, None, peak or available + 1)

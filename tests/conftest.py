@@ -82,6 +82,7 @@ class Rendermill:
             "seed": 7,
             "manifest": str(self.folder / "prompts.parquet"),
             "output": str(self.output),
+            "profile": str(self.folder / "profile"),  # what other tests learned would change batches
             "models": self.models,
         }
         path = self.folder / "job.yaml"
