@@ -1,6 +1,7 @@
 """Draws requests of one shape batch by batch: at the size that pays, in the memory there is, whatever one item does."""
 
 import faulthandler
+import logging
 import os
 import threading
 import time
@@ -24,6 +25,8 @@ from models.base import Model
 from models.registry import FAMILIES
 
 _SECONDS_FOR_LAST_WORDS = 2.0
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -260,6 +263,7 @@ def _peak_of(draw: Callable[[], object]) -> int | None:
 
 
 def _failure(request: Request, error: Exception, attempt: int) -> Outcome:
+    _logger.warning("item %r failed", request.id, exc_info=error)  # Ray keeps an actor's log
     return failed(request, type(error).__name__, one_line(error, max_length=2000), attempt)
 
 

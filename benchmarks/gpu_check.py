@@ -129,7 +129,7 @@ def same(one: Drawn, other: Drawn) -> str:
 
 def check_speed(checkpoint: Path, rows: list[dict[str, Any]], compiled: bool) -> None:
     """Strict and fast, at sizes found by themselves, beside the bare loop; and strict at another size and order."""
-    rates = {batch: bare_loop(checkpoint, compiled, batch) for batch in (4, 8, 16)}
+    rates = {batch: bare_loop(checkpoint, compiled, batch) for batch in (8, 16)}
     best = max(rates.values())
     name = "compiled" if compiled else "eager"
     strict = run(f"strict-{name}", checkpoint, rows, compile=compiled)
