@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def free_port() -> int:
@@ -59,6 +62,7 @@ def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subpro
         try:
             while "Ray runtime started" not in (folder / "node.log").read_text():
                 assert node.poll() is None, (folder / "node.log").read_text()
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
             yield node
         finally:
             end_process_tree(node)

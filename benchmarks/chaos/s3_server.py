@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest.mock import patch
 from benchmarks.local_cluster import free_port
 
 _SERVER = Path(__file__).parents[2] / "tests" / "s3-server"
+_SECONDS_BETWEEN_LOOKS = 0.1
 _NUM_TRIES = 3
 """Now and then a new Ceph takes its first disk for another's ("wrong fsid")."""
 
@@ -75,6 +77,7 @@ def faulty_proxy(folder: Path, share: float) -> Iterator[Path]:
             while "listening" not in (folder / "proxy.log").read_text():
                 if proxy.poll() is not None:
                     raise SystemExit((folder / "proxy.log").read_text())
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
             yield counts
         finally:
             os.environ["AWS_ENDPOINT_URL"] = behind

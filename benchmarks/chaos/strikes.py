@@ -14,7 +14,7 @@ from benchmarks.chaos.s3_server import kill_gateway, restart_gateway
 from benchmarks.local_cluster import Cluster, ray_node
 
 ROLL_UP = "driver while it rolls up"
-_SECONDS_BETWEEN_LOOKS = 0.002
+_SECONDS_BETWEEN_LOOKS = 0.005
 _MAX_ITEMS_BETWEEN_STRIKES = 25
 
 
