@@ -54,6 +54,8 @@ class Chaos:
                         self.kills[kind] += 1
                         num_missing[kind] -= 1
                         print(f"  {kind}", flush=True)
+                        if kind in ("driver", ROLL_UP):
+                            driver.wait()
                 status = driver.wait(MAX_SECONDS)
         drawn = self._job.drawn()[num_drawn_before:]
         self.num_items_drawn_again += len(drawn) - len(set(drawn))
