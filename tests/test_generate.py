@@ -158,7 +158,7 @@ def test_records_of_another_environment_are_kept_or_drawn_anew_or_stop_the_run(r
     assert versions() == [False] * 3
 
 
-def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill) -> None:
+def test_an_item_is_the_same_in_any_batch_pool_and_order_and_about_so_in_fast_mode(rendermill: Rendermill) -> None:
     rendermill.model("sana-bfloat16", "sana-shapes", dtype="bfloat16")
     rendermill.model("sana-float32", "sana-shapes", dtype="float32")
     rendermill.model("wan-float32", "wan-shapes", dtype="float32")
@@ -169,38 +169,33 @@ def test_an_item_is_the_same_in_any_batch_pool_and_order(rendermill: Rendermill)
     ]
     rendermill.manifest(rows)
 
-    def pixels(name: str, batches: list[int | str], num_actors: int) -> dict[str, str]:
+    def pixels(name: str, batches: list[int | str], num_actors: int = 1, mode: str = "strict") -> dict[str, str]:
         for model, batch in zip(rendermill.models.values(), batches, strict=True):
             model["batch"] = batch
-            model["pool"] |= {"min_actors": num_actors, "max_actors": num_actors, "num_cpus": 0.2 / num_actors}
-        finished = rendermill.generate(f"output={rendermill.folder / name}")
+        first = next(iter(rendermill.models.values()))
+        first["pool"] |= {"min_actors": num_actors, "max_actors": num_actors, "num_cpus": 0.2 / num_actors}
+        finished = rendermill.generate(f"output={rendermill.folder / name}", f"reproducibility={mode}")
         assert finished.status == 0, finished
         records = rendermill.table("metadata", rendermill.folder / name)
         return {record["id"]: record["pixel_sha256"] for record in records}
 
-    one_by_one = pixels("one", [1, 1, 1], num_actors=1)
+    one_by_one = pixels("one", [1, 1, 1])
     assert len(one_by_one) == len(set(one_by_one.values())) == len(rows)
     rendermill.manifest(rows[::-1])
     assert pixels("five", [5, "auto", 2], num_actors=2) == one_by_one
 
-
-def test_fast_mode_keeps_the_noise_and_says_the_batch(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-shapes", batch=3)
-    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(6)])
-    assert rendermill.generate("reproducibility=fast").status == 0
-    assert {record["batch_size"] for record in rendermill.table("metadata")} <= {1, 2, 3}
-    strict = rendermill.folder / "strict"
-    assert rendermill.generate(f"output={strict}").status == 0
-
-    def picture(output: Path, record: dict[str, Any]) -> np.ndarray:
-        return np.asarray(Image.open(output / record["path"])).astype(int)
-
-    for fast, same in zip(
-        sorted(rendermill.table("metadata"), key=lambda record: record["id"]),
-        sorted(rendermill.table("metadata", strict), key=lambda record: record["id"]),
-        strict=True,
-    ):
-        assert np.abs(picture(rendermill.output, fast) - picture(strict, same)).max() <= 1
+    del rendermill.models["sana-bfloat16"], rendermill.models["wan-float32"]
+    rendermill.manifest([row for row in rows if row["model"] in rendermill.models])
+    pixels("fast", [3], mode="fast")
+    fast, strict = (
+        {record["id"]: record for record in rendermill.table("metadata", rendermill.folder / name)}
+        for name in ("fast", "one")
+    )
+    assert {record["batch_size"] for record in fast.values()} <= {1, 2, 3}
+    for item, record in fast.items():
+        ours = read_frames(rendermill.folder / "fast" / record["path"]).astype(int)
+        theirs = read_frames(rendermill.folder / "one" / strict[item]["path"]).astype(int)
+        assert np.abs(ours - theirs).max() <= 1, "another batch may round otherwise, from the same noise"
 
 
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
@@ -336,7 +331,7 @@ def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> N
     glob = f"{rendermill.folder}/parts/*.parquet"
     assert rendermill.generate("limit=3", manifest=glob).status == 0
     assert {record["id"] for record in rendermill.table("metadata")} == {"0-0", "0-1", "1-0"}
-    assert "to draw: sana 1; 3 finished before" in rendermill.generate("limit=4", manifest=f"file://{glob}").out
+    assert "to draw: nothing; 3 finished before" in rendermill.generate("limit=3", manifest=f"file://{glob}").out
 
 
 def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill: Rendermill, tmp_path: Path) -> None:
@@ -355,7 +350,7 @@ def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill
 
 def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes", defaults={"num_inference_steps": 20, "width": 128, "height": 128})
-    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(40)])
+    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(24)])
     job = str(rendermill.write_job())
     command = [sys.executable, "-m", "jobs.cli", "generate", job]
     process = subprocess.Popen(command, cwd=ROOT, env=rendermill.environment, stdout=subprocess.PIPE, text=True)
@@ -368,10 +363,10 @@ def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rende
     assert "interrupted; the same command goes on from here" in rest
     assert process.returncode == 1
     num_kept = len(rendermill.table("metadata"))
-    assert 0 < num_kept < 40
+    assert 0 < num_kept < 24
     stopped = rendermill.run("generate", job, "stop_after=1s")
     assert (stopped.status, "stopped after 0:00:01, as stop_after says" in stopped.out) == (0, True), stopped
     assert len(rendermill.table("metadata")) == num_kept, "the actor had not even loaded"
     finished = rendermill.run("generate", job)
-    assert (finished.status, f"to draw: sana {40 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)
-    assert len({record["id"] for record in rendermill.table("metadata")}) == 40
+    assert (finished.status, f"to draw: sana {24 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)
+    assert len({record["id"] for record in rendermill.table("metadata")}) == 24
