@@ -1,0 +1,111 @@
+"""Same item, same pixels, on this machine: `python -m benchmarks.same_pixels`.
+
+Draws one manifest with every checkpoint of the repository, in bfloat16 and in float32, in batches of several sizes, by
+one actor and by two, in another order, in parts, and a part of it alone; counts the items whose `pixel_sha256` is not
+that of the first run. A last run in `fast` mode shows that batches do differ where nothing is done about it.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from benchmarks.local_cluster import Cluster, ray_head
+
+_ROOT = Path(__file__).parents[1]
+_CHECKPOINTS = {
+    "sana-shapes": {"width": 64, "height": 32, "num_inference_steps": 4},
+    "sana-sprint-shapes": {"width": 64, "height": 32},
+    "wan-shapes": {"width": 64, "height": 32, "num_frames": 5, "num_inference_steps": 4},
+}
+_DTYPES = ("bfloat16", "float32")
+
+
+@dataclass
+class Studio:
+    """Runs jobs of all models in a folder."""
+
+    folder: Path
+    cluster: Cluster
+
+    def draw(
+        self,
+        name: str,
+        rows: list[dict[str, Any]],
+        batch: int | str = "auto",
+        num_actors: int = 1,
+        reproducibility: str = "strict",
+    ) -> dict[str, str]:
+        """Draw rows into the output of this name; returns the pixel hashes of all that is there, by id."""
+        pq.write_table(pa.Table.from_pylist(rows), self.folder / f"{name}.parquet")
+        pool = {"min_actors": num_actors, "max_actors": num_actors, "num_cpus": 0.1, "num_gpus": 0}
+        job = {
+            "manifest": str(self.folder / f"{name}.parquet"),
+            "output": str(self.folder / name),
+            "profile": str(self.folder / f"{name}-profile"),
+            "reproducibility": reproducibility,
+            "models": {
+                f"{checkpoint} {dtype}": {
+                    "checkpoint": str(_ROOT / "checkpoints" / checkpoint),
+                    "dtype": dtype,
+                    "defaults": defaults,
+                    "batch": batch,
+                    "pool": pool,
+                }
+                for checkpoint, defaults in _CHECKPOINTS.items()
+                for dtype in _DTYPES
+            },
+        }
+        (self.folder / "job.yaml").write_text(yaml.safe_dump(job))
+        command = [sys.executable, "-m", "jobs.cli", "generate", str(self.folder / "job.yaml")]
+        subprocess.run(command, cwd=_ROOT, env=self.cluster.environment, check=True, stdout=subprocess.DEVNULL)
+        records = pq.read_table(self.folder / name / "metadata", columns=["id", "pixel_sha256"]).to_pylist()
+        return {record["id"]: record["pixel_sha256"] for record in records}
+
+
+def main() -> int:
+    """Print a line a run; the exit status says whether all strict runs gave the same pixels."""
+    parser = argparse.ArgumentParser(description="Draws the same items in many ways and compares their pixels.")
+    parser.add_argument("--num-items", type=int, default=19, help="of each model")
+    given = parser.parse_args()
+    rows = [
+        {"id": f"{checkpoint} {dtype} {index}", "model": f"{checkpoint} {dtype}", "prompt": f"prompt {index}"}
+        for checkpoint in _CHECKPOINTS
+        for dtype in _DTYPES
+        for index in range(given.num_items)
+    ]
+    num_different = 0
+    with tempfile.TemporaryDirectory() as name, ray_head() as cluster:
+        studio = Studio(Path(name), cluster)
+        expected = studio.draw("first", rows, batch=1)
+        print(f"batch 1, 1 actor: {len(expected)} items", flush=True)
+
+        def compare(what: str, pixels: dict[str, str], num_items: int) -> int:
+            num_same = sum(expected[item] == found for item, found in pixels.items())
+            print(f"{what}: {len(pixels)} of {num_items} items, {num_same} with the same pixels", flush=True)
+            return num_items - num_same
+
+        for num_actors in (1, 2):
+            for batch in (1, 3, 8, "auto"):
+                if (batch, num_actors) != (1, 1):
+                    pixels = studio.draw(f"{batch}-{num_actors}", rows, batch, num_actors)
+                    num_different += compare(f"batch {batch}, {num_actors} actors", pixels, len(rows))
+        shuffled = random.Random(0).sample(rows, len(rows))
+        num_different += compare("shuffled", studio.draw("shuffled", shuffled), len(rows))
+        num_different += compare("every third row", studio.draw("subset", rows[::3]), len(rows[::3]))
+        studio.draw("resumed", rows[::2])
+        num_different += compare("resumed after half of them", studio.draw("resumed", rows), len(rows))
+        compare("fast, batch 8", studio.draw("fast", rows, batch=8, reproducibility="fast"), len(rows))
+    return int(num_different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
