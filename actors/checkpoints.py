@@ -20,7 +20,7 @@ from manifests.errors import UserError
 from manifests.identity import blake2b_128
 from manifests.storage import first_contact, is_local, open_filesystem, patience
 
-CACHE = Path(os.environ.get("XDGCACHE_HOME", Path.home() / ".cache")) / "rendermill"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rendermill"
 """What this machine keeps between runs."""
 
 _NOT_PART_OF_THE_MODEL = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.mp4", "LICENSE*", ".*", "*/.*")

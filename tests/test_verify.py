@@ -6,7 +6,7 @@ from conftest import ROOT, Rendermill
 
 
 def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-shapes", batch=2)
+    rendermill.model("sana", "sana-shapes", batch=2, reference_batch=2)
     rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(8)])
     job = rendermill.write_job(audit="100 %")
     audited = rendermill.run("generate", job, PYTHONPATH=str(ROOT / "tests" / "broken_noise"))
