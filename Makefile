@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/rendermill generate examples/demo.yaml
 
 test: checks
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --durations=10
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --durations=10
 
 checks: .venv/installed
 	$(BIN)/ruff check .
