@@ -23,24 +23,29 @@ def store(rendered: pa.Table, output: Folder, media_format: str, quality: int | 
         One receipt an item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
     """
     rows = rendered.drop_columns(["frames"]).to_pylist()
+    files: dict[str, bytes] = {}
     for row, frames in zip(rows, rendered["frames"], strict=True):
         if row["error_type"] is None:
             pixels = frames.as_buffer()
             try:
-                row |= _store_one(row, pixels, output, media_format, quality)
+                data = _encoded(row, pixels, media_format, quality)
             except (ValueError, MemoryError) as error:
                 row |= {"error_type": type(error).__name__, "error": one_line(error, 2000), "attempts": row["attempt"]}
+                continue
+            row |= _described(row, data, pixels, media_format)
+            files[row["path"]] = data
+    output.write_all(files)
     return pa.Table.from_pylist(rows, receipts)
 
 
-def _store_one(
-    row: dict[str, Any], pixels: pa.Buffer, output: Folder, media_format: str, quality: int | None
-) -> dict[str, Any]:
+def _encoded(row: dict[str, Any], pixels: pa.Buffer, media_format: str, quality: int | None) -> bytes:
     shape = (row["num_frames"], row["height"], row["width"], 3)
-    frames = np.frombuffer(pixels, np.uint8).reshape(shape)
-    data = encode(frames, media_format, row["fps"], quality)
+    return encode(np.frombuffer(pixels, np.uint8).reshape(shape), media_format, row["fps"], quality)
+
+
+def _described(row: dict[str, Any], data: bytes, pixels: pa.Buffer, media_format: str) -> dict[str, Any]:
+    """What the record says of a file."""
     path = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], EXTENSIONS[media_format])
-    output.write(path, data)
     return {
         "path": path,
         "format": media_format,

@@ -39,6 +39,10 @@ def _wan_rules(configs: Configs) -> Rules:
     )
 
 
+def _blank_rules(configs: Configs) -> Rules:
+    return Rules(kind="image", size_multiple=1, max_num_inference_steps=1)
+
+
 _SANA_ARGUMENTS = {"max_sequence_length": int, "complex_human_instruction": list}
 
 FAMILIES: Mapping[str, Family] = {
@@ -72,6 +76,14 @@ FAMILIES: Mapping[str, Family] = {
         arguments={"max_sequence_length": int},
         reference_batch={False: 1, True: 1},
         num_items_per_chunk=1,
+    ),
+    "BlankPipeline": Family(
+        implementation="models.blank:Blank",
+        defaults={"width": 64, "height": 64, "num_frames": 1, "num_inference_steps": 1, "guidance_scale": 1.0},
+        rules=_blank_rules,
+        arguments={},
+        reference_batch={False: 1, True: 1},
+        num_items_per_chunk=1024,
     ),
 }
 

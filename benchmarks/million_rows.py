@@ -1,0 +1,132 @@
+"""What a row costs beside drawing: `python -m benchmarks.million_rows`, with `--store s3` on a real S3 server.
+
+Draws small pictures of one colour with the family `blank`, and does the same in plain Ray Data
+(benchmarks/plain_ray_data.py) on the same cluster, for ever more rows. Prints a table.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import s3fs
+import yaml
+
+from benchmarks.chaos.s3_server import s3_server
+from benchmarks.driver_memory import peak_mebibytes
+from benchmarks.local_cluster import ray_head
+
+_ROOT = Path(__file__).parents[1]
+_NUM_ROWS_IN_A_GROUP = 20_000
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass
+class Cost:
+    """What a run took; memory in MiB, that of the largest worker."""
+
+    seconds: float
+    start_up_seconds: float
+    driver_mebibytes: float
+    worker_mebibytes: float
+    num_objects: int
+
+
+def measure(command: list[str], environment: dict[str, str], output: str) -> Cost:
+    """Run a driver to its end."""
+    filesystem, root = fsspec.core.url_to_fs(output, use_listings_cache=False)
+    started, first, driver_peak, worker_peak = time.monotonic(), 0.0, 0.0, 0.0
+    driver = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=subprocess.DEVNULL)
+    while driver.poll() is None:
+        driver_peak = max(driver_peak, peak_mebibytes(driver))
+        worker_peak = max(worker_peak, _largest_worker())
+        if not first and filesystem.exists(f"{root}/media"):
+            first = time.monotonic() - started
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    seconds = time.monotonic() - started
+    if driver.returncode != 0:
+        raise SystemExit(f"{command}: exit status {driver.returncode}")
+    return Cost(seconds, first, driver_peak, worker_peak, len(filesystem.find(root)))
+
+
+def _largest_worker() -> float:
+    sizes = [
+        process.info["memory_info"].rss / 2**20
+        for process in psutil.process_iter(["cmdline", "memory_info"])
+        if process.info["cmdline"] and process.info["cmdline"][0].startswith("ray::")
+    ]
+    return max(sizes, default=0.0)
+
+
+def write_manifest(path: Path, num_rows: int) -> None:
+    """Prompts with ids, in row groups."""
+    numbers = range(num_rows)
+    table = pa.table({"id": [f"item-{n:08d}" for n in numbers], "prompt": [f"prompt number {n}" for n in numbers]})
+    pq.write_table(table, path, row_group_size=_NUM_ROWS_IN_A_GROUP)
+
+
+def write_job(folder: Path, manifest: Path, output: str) -> Path:
+    """One actor of the family `blank`, batches of 256."""
+    (folder / "blank").mkdir(exist_ok=True)
+    (folder / "blank" / "model_index.json").write_text(json.dumps({"_class_name": "BlankPipeline"}))
+    pool = {"min_actors": 1, "max_actors": 1, "num_cpus": 0.5, "num_gpus": 0}
+    job = {
+        "manifest": str(manifest),
+        "output": output,
+        "profile": str(folder / "profile"),
+        "models": {"blank": {"checkpoint": str(folder / "blank"), "dtype": "float32", "batch": 256, "pool": pool}},
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return folder / "job.yaml"
+
+
+def main() -> None:
+    """Print a line a run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num-rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--store", choices=["local", "s3"], default="local")
+    parser.add_argument("--only", choices=["rendermill", "plain Ray Data"])
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rows-")))
+        outputs = str(folder / "outputs")
+        if given.store == "s3":
+            outputs = "s3://rows"
+            stack.enter_context(s3_server(folder / "s3"))
+            s3fs.S3FileSystem().mkdir("rows")
+        cluster = stack.enter_context(ray_head(num_cpus=4))
+        environment = cluster.environment | {"PYTHONPATH": str(_ROOT), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+        print("| rows | | rows/s | seconds | start-up | driver, MiB | largest worker, MiB | objects |\n|" + "---|" * 8)
+        for num_rows in given.num_rows:
+            manifest = folder / f"{num_rows}.parquet"
+            write_manifest(manifest, num_rows)
+            for name in ("plain Ray Data", "rendermill"):
+                if given.only not in (None, name):
+                    continue
+                output = f"{outputs}/{num_rows}-{name.replace(' ', '-')}"
+                if name == "rendermill":
+                    arguments = ["jobs.cli", "generate", str(write_job(folder, manifest, output))]
+                else:
+                    arguments = ["benchmarks.plain_ray_data", str(manifest), output]
+                cost = measure([sys.executable, "-m", *arguments], environment, output)
+                print(
+                    f"| {num_rows} | {name} | {num_rows / cost.seconds:.0f} | {cost.seconds:.0f} | "
+                    f"{cost.start_up_seconds:.1f} | {cost.driver_mebibytes:.0f} | {cost.worker_mebibytes:.0f} | "
+                    f"{cost.num_objects} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    main()
