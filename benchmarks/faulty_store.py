@@ -13,11 +13,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import s3fs
-
 from benchmarks.chaos.compare import Damage, compare
 from benchmarks.chaos.job import MAX_SECONDS, Job
-from benchmarks.chaos.s3_server import faulty_proxy, kill_gateway, restart_gateway, s3_server
+from benchmarks.chaos.s3_server import faulty_proxy, kill_gateway, restart_gateway, s3_bucket
 from benchmarks.local_cluster import ray_head
 
 
@@ -33,8 +31,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         (folder / "notes").mkdir()
         os.environ["CHAOS_NOTES"] = str(folder / "notes")
-        stack.enter_context(s3_server(folder / "s3"))
-        s3fs.S3FileSystem().mkdir("chaos")
+        bucket = stack.enter_context(s3_bucket(folder / "s3", "chaos"))
         counts = stack.enter_context(faulty_proxy(folder, given.share))
         job = Job(folder, stack.enter_context(ray_head(num_cpus=4)), given.num_items, given.num_actors)
 
@@ -43,19 +40,19 @@ def main() -> int:
         print(f"undisturbed, local disk: {time.monotonic() - started:.0f} s", flush=True)
 
         started = time.monotonic()
-        job.run("s3://chaos/faults")
-        damage = compare(undisturbed, "s3://chaos/faults")
+        job.run(f"{bucket}/faults")
+        damage = compare(undisturbed, f"{bucket}/faults")
         print(f"{given.share:.0%} faults: {time.monotonic() - started:.0f} s, {damage}; requests: {counts.read_text()}")
 
         started, num_drawn = time.monotonic(), len(job.drawn())
-        with job.submitted("s3://chaos/outage") as driver:
+        with job.submitted(f"{bucket}/outage") as driver:
             while len(job.drawn()) < num_drawn + given.num_items // 4:
                 time.sleep(0.1)
             kill_gateway()
             time.sleep(given.outage_seconds)
             restart_gateway()
             status = driver.wait(MAX_SECONDS)
-        after_outage = compare(undisturbed, "s3://chaos/outage")
+        after_outage = compare(undisturbed, f"{bucket}/outage")
         print(f"away for {given.outage_seconds:.0f} s: {time.monotonic() - started:.0f} s, {status=}, {after_outage}")
     return int(status != 0 or damage + after_outage != Damage())
 

@@ -1,5 +1,7 @@
 """Checkpoints in the shape of the published ones, with random weights: same shapes, same kernels, same speed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,11 +20,21 @@ from transformers import Gemma2Config, Gemma2Model, UMT5Config, UMT5EncoderModel
 from shapes.text import VOCABULARY_SIZE, make_tokenizer
 
 
-def build_sana_1600m(folder: Path) -> None:
-    """A pipeline in the shape of Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers, with a small vocabulary."""
+@contextmanager
+def _random_weights() -> Iterator[None]:
+    """What is made within has seeded bfloat16 weights on the GPU."""
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
+    try:
+        with torch.device("cuda"):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def build_sana_1600m(folder: Path) -> None:
+    """A pipeline in the shape of Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers, with a small vocabulary."""
+    with _random_weights():
         transformer = SanaTransformer2DModel(
             in_channels=32,
             out_channels=32,
@@ -53,16 +65,13 @@ def build_sana_1600m(folder: Path) -> None:
             scaling_factor=0.41407,
         )
         text_encoder = Gemma2Model(Gemma2Config(vocab_size=VOCABULARY_SIZE, pad_token_id=0, eos_token_id=2))
-    torch.set_default_dtype(torch.float32)
     scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     SanaPipeline(make_tokenizer(300), text_encoder, vae, transformer, scheduler).save_pretrained(folder)
 
 
 def build_wan_a14b(folder: Path) -> None:
     """One expert and the VAE of Wan-AI/Wan2.2-T2V-A14B-Diffusers; a text encoder of two layers."""
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
+    with _random_weights():
         transformer = WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=40,
@@ -85,7 +94,6 @@ def build_wan_a14b(folder: Path) -> None:
                 eos_token_id=2,
             )
         )
-    torch.set_default_dtype(torch.float32)
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
     )

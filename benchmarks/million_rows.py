@@ -6,7 +6,6 @@ Draws small pictures of one colour with the family `blank`, and does the same in
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,10 +18,9 @@ import fsspec
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import s3fs
 import yaml
 
-from benchmarks.chaos.s3_server import s3_server
+from benchmarks.chaos.s3_server import s3_bucket
 from benchmarks.driver_memory import peak_mebibytes
 from benchmarks.local_cluster import ray_head
 
@@ -101,9 +99,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rows-")))
         outputs = str(folder / "outputs")
         if given.store == "s3":
-            outputs = "s3://rows"
-            stack.enter_context(s3_server(folder / "s3"))
-            s3fs.S3FileSystem().mkdir("rows")
+            outputs = stack.enter_context(s3_bucket(folder / "s3", "rows"))
         cluster = stack.enter_context(ray_head(num_cpus=4))
         environment = cluster.environment | {"PYTHONPATH": str(_ROOT), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
         print("| rows | | rows/s | seconds | start-up | driver, MiB | largest worker, MiB | objects |\n|" + "---|" * 8)
@@ -128,5 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     main()

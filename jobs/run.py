@@ -156,7 +156,7 @@ class Run:
         self._failed[model] += num_failed
         self._error_types[model].update(error_types)
         if num_failed:
-            self._last_error[model] = next(error for error in reversed(new["error"].to_pylist()) if error is not None)
+            self._last_error[model] = new["error"].drop_null()[-1].as_py()
         return num_finished, num_failed
 
     def _tell_of_other_origins(self, model: str, receipts: pa.Table) -> None:

@@ -17,11 +17,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
-import s3fs
 
 from benchmarks.chaos.compare import Damage, compare
 from benchmarks.chaos.job import MAX_SECONDS, Job
-from benchmarks.chaos.s3_server import s3_server
+from benchmarks.chaos.s3_server import s3_bucket
 from benchmarks.chaos.strikes import ROLL_UP, Strikes
 from benchmarks.local_cluster import ray_head
 
@@ -104,9 +103,7 @@ def main() -> int:
         os.environ["CHAOS_NOTES"] = str(folder / "notes")
         outputs = str(folder / "outputs")
         if given.store == "s3":
-            outputs = "s3://chaos"
-            stack.enter_context(s3_server(folder / "s3"))
-            s3fs.S3FileSystem().mkdir("chaos")
+            outputs = stack.enter_context(s3_bucket(folder / "s3", "chaos"))
         cluster = stack.enter_context(ray_head(num_cpus=0))
         job = Job(folder, cluster, given.num_items, given.num_actors)
         strikes = Strikes(cluster, job, folder / "notes", given.store == "s3", generator, stack)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import s3fs
+
 from benchmarks.local_cluster import free_port
 
 _SERVER = Path(__file__).parents[2] / "tests" / "s3-server"
@@ -38,6 +40,14 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
             finally:
                 subprocess.run([_SERVER, "stop", place], check=True)
         raise RuntimeError(f"the S3 server does not start: {started.stderr[-1000:]}")
+
+
+@contextmanager
+def s3_bucket(folder: Path, name: str) -> Iterator[str]:
+    """The server of `s3_server` with a new bucket, whose URL it yields."""
+    with s3_server(folder):
+        s3fs.S3FileSystem().mkdir(name)
+        yield f"s3://{name}"
 
 
 def kill_gateway() -> None:
