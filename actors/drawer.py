@@ -17,6 +17,7 @@ import torch
 from actors import memory
 from actors.batching import MEMORY_MARGIN, BatchSizer
 from actors.deadlines import Deadlines
+from actors.pace import Pace
 from actors.profile import Profile
 from actors.spec import RendererSpec
 from manifests.errors import one_line
@@ -62,7 +63,7 @@ class Drawer:
         first = FAMILIES[spec.checkpoint.pipeline_class].reference_batch[spec.settings.compile]
         self._sizer = BatchSizer(spec.batch, self._reference_batch or 1, first)
         self._deadlines = Deadlines(spec.deadline_seconds, spec.settings.compile)
-        self._shapes: set[str] = set()
+        self._paces: dict[str, Pace] = {}
         for shape, learned in known.shapes.items():
             self._sizer.start_from(shape, learned)
         for name, batches in model.stages.items():
@@ -72,9 +73,10 @@ class Drawer:
     def learned(self) -> Profile:
         """What is known by now."""
         return Profile(
-            shapes={shape: self._sizer.learned(shape) for shape in self._shapes},
+            shapes={shape: self._sizer.learned(shape) for shape in self._paces},
             proven={name: batches.sizes for name, batches in self._model.stages.items() if batches.sizes},
             refuted={name: batches.refuted for name, batches in self._model.stages.items() if batches.refuted},
+            seconds_per_item={shape: pace.seconds_per_item for shape, pace in self._paces.items() if pace.num_items},
         )
 
     def draw(self, requests: Sequence[Request], attempt: int = 1) -> Iterator[list[Outcome]]:
@@ -83,7 +85,8 @@ class Drawer:
         Yields:
             The outcomes of a batch.
         """
-        self._shapes.add(requests[0].shape_name)
+        pace = self._paces.setdefault(str(requests[0].shape), Pace())
+        pace.begin()
         try:
             with self._watched(requests):
                 embeddings = self._model.encode(requests)
@@ -98,7 +101,7 @@ class Drawer:
         yield from self._draw_encoded(list(zip(requests, embeddings, strict=True)), attempt)
 
     def _draw_encoded(self, waiting: list[tuple[Request, Any]], attempt: int) -> Iterator[list[Outcome]]:
-        shape = waiting[0][0].shape_name
+        shape = str(waiting[0][0].shape)
         while waiting:
             size = self._sizer.size(shape, memory.available_bytes())
             batch, waiting = waiting[:size], waiting[size:]
@@ -145,7 +148,7 @@ class Drawer:
 
     def _draw_batch(self, batch: list[tuple[Request, Any]], attempt: int) -> list[Outcome]:
         requests = [request for request, _ in batch]
-        shape, denoiser = requests[0].shape_name, self._model.stages["denoiser"]
+        shape, denoiser = str(requests[0].shape), self._model.stages["denoiser"]
         num_trials = self._num_trials()
         num_slots, num_padding = denoiser.num_slots, denoiser.num_padding
         weights_bytes = memory.allocated_bytes()
@@ -160,6 +163,7 @@ class Drawer:
             self._sizer.finished(shape, 0, None, weights_bytes)
         is_trial = self._num_trials() > num_trials
         self._sizer.finished(shape, len(batch), None if is_trial else seconds, peak)
+        self._paces[shape].drew(len(batch), is_trial)
         if denoiser.refuted_at is not None:
             self._sizer.forbid(shape, denoiser.refuted_at)
         self._deadlines.finished(requests[0].shape, seconds / len(batch))
@@ -192,7 +196,7 @@ class Drawer:
         Raises:
             DoesNotFit: strict mode's reference batch; the message says what would.
         """
-        shape, available, reference_batch = request.shape_name, memory.available_bytes(), self._reference_batch
+        shape, available, reference_batch = str(request.shape), memory.available_bytes(), self._reference_batch
         if available is None:
             return
         if not self._sizer.learned(shape).peak_bytes:
@@ -210,7 +214,7 @@ class Drawer:
         Args:
             available: in bytes.
         """
-        shape, reference_batch = request.shape_name, self._reference_batch
+        shape, reference_batch = str(request.shape), self._reference_batch
         request = replace(request, num_inference_steps=1)  # every step needs the same
         self._sizer.finished(shape, 0, None, memory.allocated_bytes())
         peak = _peak_of(lambda: self._model.rehearse(request, embeddings))

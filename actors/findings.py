@@ -46,6 +46,11 @@ class Findings:
         self._num_slots[model] += num_slots
         self._num_padding[model] += num_padding
 
+    def stored(self, model: str, start_up_seconds: float, bytes_per_item: dict[str, float]) -> None:
+        """What the driver saw of a model: how long until its first item, and the size of its files by shape."""
+        if model in self._profiles:
+            self._profiles[model].merge(Profile(start_up_seconds=start_up_seconds, bytes_per_item=bytes_per_item))
+
     def note(self, model: str, words: str) -> None:
         """Something worth telling happened, such as memory that ran out."""
         self._notes.setdefault(model, Counter())[words] += 1

@@ -7,14 +7,16 @@ half an hour and 40 GB of disk.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,22 @@ class Drawn:
     Attributes:
         pixels: pixel hashes by id.
         rate: items a second in the second half, after compiling, warming up and finding a size.
+        seconds_to_first: from the command's start to the end of its first batch.
     """
 
     status: int
     pixels: dict[str, str]
     rate: float
+    seconds_to_first: float
 
 
-def run(name: str, checkpoint: Path, rows: list[dict[str, Any]], **settings: Any) -> Drawn:
+def run(
+    name: str,
+    checkpoint: Path,
+    rows: list[dict[str, Any]],
+    environment: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Drawn:
     """Draw rows with rendermill, into an output of its own."""
     folder = checkpoint.parent
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
@@ -56,10 +66,13 @@ def run(name: str, checkpoint: Path, rows: list[dict[str, Any]], **settings: Any
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(job))
     command = [sys.executable, "-m", "jobs.cli", "generate", str(folder / f"{name}.yaml")]
-    status = subprocess.run(command, cwd=ROOT).returncode
+    started = datetime.now(UTC)
+    status = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}).returncode
     records = sorted(pq.read_table(folder / name / "metadata").to_pylist(), key=lambda record: record["started_at"])
-    rate = busy = 0.0
+    rate = busy = seconds_to_first = 0.0
     if records:
+        first = records[0]
+        seconds_to_first = (first["started_at"] - started).total_seconds() + first["seconds"] * first["batch_size"]
         start = records[len(records) // 2]["started_at"]
         steady = [record for record in records if record["started_at"] >= start]
         last = steady[-1]
@@ -69,11 +82,11 @@ def run(name: str, checkpoint: Path, rows: list[dict[str, Any]], **settings: Any
     (run_file,) = (folder / name / "runs").glob("*.json")
     found = json.loads(run_file.read_text()).get("found", {}).get("models", {}).get("model", {})
     print(
-        f"  {name}: {rate:.3f} items/s, {busy:.1%} of that time in batches, sizes {sizes}, exit status {status}, "
-        f"{json.dumps(found)}",
+        f"  {name}: first batch after {seconds_to_first:.0f} s, {rate:.3f} items/s, {busy:.1%} of it in batches, "
+        f"sizes {sizes}, exit status {status}, {json.dumps(found)}",
         flush=True,
     )
-    return Drawn(status, {record["id"]: record["pixel_sha256"] for record in records}, rate)
+    return Drawn(status, {record["id"]: record["pixel_sha256"] for record in records}, rate, seconds_to_first)
 
 
 def _first_of_batches(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -148,12 +161,35 @@ def check_speed(checkpoint: Path, rows: list[dict[str, Any]], compiled: bool) ->
     )
 
 
+def check_throughput(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
+    """From Parquet to PNGs and records, compiled, beside the bare loop; and how much of the time a kernel runs."""
+    best = bare_loop(checkpoint, compiled=True, batch=16, num_batches=8)
+    cold = run("throughput-cold", checkpoint, rows[:64])
+    result = checkpoint.parent / "kernel-time.json"
+    num_batches = len(rows) // 16 - 4
+    measured = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks" / "kernel_time"), os.environ.get("PYTHONPATH", "")]),
+        "KERNEL_TIME_FILE": str(result),
+        "KERNEL_TIME_FIRST": "3",
+        "KERNEL_TIME_BATCHES": str(num_batches),
+    }
+    warm = run("throughput", checkpoint, rows, measured)
+    print(
+        f"bare loop, compiled, batch 16: {best:.2f} img/s",
+        f"{len(warm.pixels)} images from Parquet to PNGs: {warm.rate:.2f} img/s, {warm.rate / best:.1%}",
+        f"first batch: {cold.seconds_to_first:.0f} s after the start, {warm.seconds_to_first:.0f} s at the next run",
+        f"within {num_batches} batches: {result.read_text() if result.exists() else 'nothing was measured'}",
+        sep="\n",
+        flush=True,
+    )
+
+
 def check_memory(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
     """Most of the memory taken by another process."""
     for gib in (24, 16):
         with taken(gib * 2**30):
-            fast = run(f"fast-{gib}", checkpoint, rows, compile=False, reproducibility="fast", batch=16)
             strict = run(f"strict-{gib}", checkpoint, rows, compile=False, reference_batch=8)
+            fast = run(f"fast-{gib}", checkpoint, rows, compile=False, reproducibility="fast", batch=16)
         print(
             f"{gib} GiB left: fast {len(fast.pixels)} of {len(rows)}, strict {len(strict.pixels)} of {len(rows)} drawn",
             flush=True,
@@ -172,7 +208,7 @@ def check_wan(checkpoint: Path) -> None:
 def main() -> None:
     """Print a table of settings."""
     parser = argparse.ArgumentParser(description=__doc__)
-    checks = ["eager", "compiled", "memory", "wan"]
+    checks = ["eager", "compiled", "throughput", "memory", "wan"]
     parser.add_argument("checks", nargs="*", choices=checks, default=checks)
     parser.add_argument("--num-images", type=int, default=128)
     given = parser.parse_args()
@@ -190,6 +226,8 @@ def main() -> None:
                 check_memory(sana, rows[:32])
             elif check == "wan":
                 check_wan(wan)
+            elif check == "throughput":
+                check_throughput(sana, rows)
             else:
                 check_speed(sana, rows, compiled=check == "compiled")
 

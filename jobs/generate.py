@@ -7,7 +7,7 @@ from jobs.config import Job
 from jobs.console import Screen
 from jobs.environments import current_origins, describe_change, made_elsewhere
 from jobs.pipeline import ModelPipeline
-from jobs.plan import Plan, make_plan
+from jobs.planning import Plan, make_plan
 from jobs.resolve import ResolvedModel, resolve_model
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id

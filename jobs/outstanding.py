@@ -22,16 +22,16 @@ class Work:
 
 
 class Outstanding:
-    """The samples that have no receipt yet; some 45 bytes for each that had none at first.
+    """The samples that have no receipt yet; some 50 bytes for each that had none at first.
 
     Args:
-        to_do: row_group, row_number, sample_index, model and request_hash (16-byte binary) of every sample, in the
-            manifest's order.
+        to_do: row_group, row_number, sample_index, model, shape and request_hash (16-byte binary) of every sample, in
+            the manifest's order.
         row_groups: which `row_group` counts in.
     """
 
     def __init__(self, to_do: pa.Table, row_groups: list[RowGroup]) -> None:
-        self._to_do = to_do.drop_columns(["request_hash"])
+        self._to_do = to_do.drop_columns(["request_hash"]).unify_dictionaries()
         self._row_groups = row_groups
         keys = as_numpy(to_do["request_hash"])
         self._order = np.argsort(keys)
@@ -54,9 +54,23 @@ class Outstanding:
 
     def work(self) -> Mapping[str, list[Work]]:
         """What is left, by model."""
-        left = self._to_do.filter(pa.array(self._is_outstanding))
-        models = pc.unique(left["model"]).to_pylist()
-        return {model: by_row_group(left.filter(pc.equal(left["model"], model)), self._row_groups) for model in models}
+        return self._by_model(self._to_do.filter(pa.array(self._is_outstanding)))
+
+    def first_of_each_shape(self, num_samples: int) -> Mapping[str, list[Work]]:
+        """So many samples of every shape, by model."""
+        codes = np.stack([self._to_do[name].combine_chunks().indices.to_numpy() for name in ("model", "shape")])
+        order = np.lexsort(codes)
+        is_start = np.ones(len(order), bool)
+        is_start[1:] = (codes[:, order][:, 1:] != codes[:, order][:, :-1]).any(axis=0)
+        places = np.arange(len(order))
+        place_in_shape = places - np.maximum.accumulate(np.where(is_start, places, 0))
+        return self._by_model(self._to_do.take(pa.array(np.sort(order[place_in_shape < num_samples]))))
+
+    def _by_model(self, samples: pa.Table) -> Mapping[str, list[Work]]:
+        models = pc.unique(samples["model"]).to_pylist()
+        return {
+            model: by_row_group(samples.filter(pc.equal(samples["model"], model)), self._row_groups) for model in models
+        }
 
 
 def by_row_group(samples: pa.Table, row_groups: list[RowGroup]) -> list[Work]:

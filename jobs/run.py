@@ -17,7 +17,7 @@ from jobs.console import Screen, show_progress
 from jobs.environments import describe_change, made_elsewhere
 from jobs.outstanding import Work
 from jobs.pipeline import ModelPipeline
-from jobs.plan import Plan
+from jobs.planning import Plan
 from jobs.run_file import RunFile
 from jobs.workers import Desk
 from manifests.errors import one_line

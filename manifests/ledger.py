@@ -185,13 +185,13 @@ class Ledger:
 
     def _note_replaced_media(self, records: pa.Table) -> None:
         """Write down the media of the records that these ones replace, before they do."""
-        index, keys = self._index[layout.METADATA], _keys(records)
+        index, keys = self._index[layout.METADATA], item_keys(records)
         is_replaced = pc.is_in(index["key"], keys)
         new_media = set(records["path"].to_pylist())
         replaced = []
         for number in index["part"].filter(is_replaced).unique().to_pylist():
             old = self._read_part(layout.METADATA, number)
-            old_media = old["path"].filter(pc.is_in(_keys(old), keys)).to_pylist()
+            old_media = old["path"].filter(pc.is_in(item_keys(old), keys)).to_pylist()
             replaced += [path for path in old_media if path not in new_media]
         if replaced:
             name = layout.replaced_media(self._run_id, self._next_number(layout.PENDING))
@@ -201,12 +201,12 @@ class Ledger:
 
     def _replace(self, kind: str, rows: pa.Table) -> None:
         """Write rows into parts, each in the place of its item's older row, the others where there is room."""
-        index, keys = self._index[kind], _keys(rows)
+        index, keys = self._index[kind], item_keys(rows)
         changed_parts = index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist()
         is_new = pc.invert(pc.is_in(keys, index["key"].combine_chunks()))
         for number in changed_parts:
             old = self._read_part(kind, number)
-            old_keys = _keys(old)
+            old_keys = item_keys(old)
             arrivals = rows.filter(pc.is_in(keys, old_keys))
             self._write_part(
                 kind, number, pa.concat_tables([old.filter(pc.invert(pc.is_in(old_keys, keys))), arrivals])
@@ -227,10 +227,10 @@ class Ledger:
 
     def _forget_failures(self, records: pa.Table) -> None:
         """Take items that now have a record out of `failures/`."""
-        index, keys = self._index[layout.FAILURES], _keys(records)
+        index, keys = self._index[layout.FAILURES], item_keys(records)
         for number in index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist():
             old = self._read_part(layout.FAILURES, number)
-            self._write_part(layout.FAILURES, number, old.filter(pc.invert(pc.is_in(_keys(old), keys))))
+            self._write_part(layout.FAILURES, number, old.filter(pc.invert(pc.is_in(item_keys(old), keys))))
 
     def _read_part(self, kind: str, number: int) -> pa.Table:
         return self._folder.read_table(self._part_names[kind][number])
@@ -242,7 +242,9 @@ class Ledger:
 
     def _index_entries(self, table: pa.Table, part: int) -> pa.Table:
         part_column = pa.array(np.full(table.num_rows, part, np.int32))
-        return pa.table([_keys(table), request_hashes(table), part_column, self._origin_numbers(table)], _PART_INDEX)
+        return pa.table(
+            [item_keys(table), request_hashes(table), part_column, self._origin_numbers(table)], _PART_INDEX
+        )
 
     def _origin_numbers(self, table: pa.Table) -> pa.Array:
         """For every row, the number under which `_origins` has where it was made."""
@@ -264,7 +266,8 @@ def _schemas(extra: pa.Schema) -> dict[str, pa.Schema]:
     return {layout.METADATA: arrow_schema(RECORD_COLUMNS, extra), layout.FAILURES: receipt_schema(extra)}
 
 
-def _keys(table: pa.Table) -> pa.Array:
+def item_keys(table: pa.Table) -> pa.Array:
+    """The keys (`identity.item_key`) of records, failures or receipts, 16-byte binary."""
     pairs = zip(table["id"].to_pylist(), table["sample_index"].to_pylist(), strict=True)
     return pa.array([item_key(item_id, sample_index) for item_id, sample_index in pairs], HASH)
 
@@ -281,7 +284,7 @@ def _one_of_each(receipts: pa.Table) -> pa.Table:
     """
     positions: dict[bytes, int] = {}
     is_record = pc.is_null(receipts["error_type"]).to_pylist()
-    for position, key in enumerate(_keys(receipts).to_pylist()):
+    for position, key in enumerate(item_keys(receipts).to_pylist()):
         if is_record[position] or not is_record[positions.get(key, position)]:
             positions[key] = position
     return receipts if len(positions) == receipts.num_rows else receipts.take(sorted(positions.values()))

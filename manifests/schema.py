@@ -1,8 +1,9 @@
 """The columns of manifests, requests, records, failures and rejected rows: the contract that files and code share."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -112,6 +113,36 @@ def receipt_schema(extra: pa.Schema) -> pa.Schema:
     return arrow_schema(RECORD_COLUMNS + ERROR_COLUMNS, extra)
 
 
+class Shape(NamedTuple):
+    """What items share that are drawn in one batch; sizes in pixels.
+
+    Attributes:
+        is_guided: whether classifier-free guidance doubles the work.
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    num_inference_steps: int
+    is_guided: bool
+
+    @property
+    def work(self) -> int:
+        """What drawing it takes, in units in which shapes of one model compare: pixels times passes of the denoiser."""
+        return self.width * self.height * self.num_frames * self.num_inference_steps * (1 + self.is_guided)
+
+    def __str__(self) -> str:
+        frames = f" x {self.num_frames} frames" if self.num_frames > 1 else ""
+        guided = ", guided" if self.is_guided else ""
+        return f"{self.width} x {self.height}{frames}, {self.num_inference_steps} steps{guided}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """The shape that `str` gave as words."""
+        width, height, *middle, num_inference_steps = [int(number) for number in re.findall(r"\d+", text)]
+        return cls(width, height, middle[0] if middle else 1, num_inference_steps, text.endswith("guided"))
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One sample to draw, with every default filled in."""
@@ -132,16 +163,9 @@ class Request:
     request_hash: str = ""
 
     @property
-    def shape(self) -> tuple[int, int, int, int, bool]:
-        """What items must share to be drawn in one batch; the last entry: whether guidance doubles the work."""
-        return self.width, self.height, self.num_frames, self.num_inference_steps, self.guidance_scale > 1.0
-
-    @property
-    def shape_name(self) -> str:
-        """The shape in words, as profiles have it."""
-        frames = f" x {self.num_frames} frames" if self.num_frames > 1 else ""
-        guided = ", guided" if self.guidance_scale > 1.0 else ""
-        return f"{self.width} x {self.height}{frames}, {self.num_inference_steps} steps{guided}"
+    def shape(self) -> "Shape":
+        """What items must share to be drawn in one batch."""
+        return Shape(self.width, self.height, self.num_frames, self.num_inference_steps, self.guidance_scale > 1.0)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Request":

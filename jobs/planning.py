@@ -1,9 +1,10 @@
 """What a job will do: reads its manifest once, and finds what is new, finished, double and rejected."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,9 @@ from jobs.outstanding import Outstanding, by_row_group
 from manifests.errors import one_line
 from manifests.hash_set import HASH, HashSet, as_numpy
 from manifests.identity import item_key
-from manifests.ledger import Ledger, Origin
+from manifests.ledger import Origin
 from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
-from manifests.rejected import RejectedRows
-from manifests.schema import REJECTED_COLUMNS, arrow_schema
+from manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
 from manifests.storage import is_passing
 
 _SCAN_SCHEMA = pa.schema(
@@ -26,6 +26,7 @@ _SCAN_SCHEMA = pa.schema(
         ("row_number", pa.int64()),
         ("sample_index", pa.int32()),
         ("model", pa.int16()),
+        ("shape", pa.dictionary(pa.int32(), pa.string())),
         ("key", HASH),
         ("content_hash", HASH),
         ("request_hash", HASH),
@@ -35,34 +36,99 @@ _SCAN_SCHEMA = pa.schema(
 _REJECTED_SCHEMA = arrow_schema(REJECTED_COLUMNS)
 
 
+class Standing(Protocol):
+    """What an output holds already: `manifests.ledger.Ledger` for a run, `jobs.records.Standing` for a look."""
+
+    @property
+    def keys(self) -> pa.ChunkedArray:
+        """Keys (`identity.item_key`) of the items that have a record, as 16-byte binary."""
+
+    @property
+    def failed(self) -> pa.ChunkedArray:
+        """Request hashes of the failures, as 16-byte binary."""
+
+    def finished(self, but: Collection[Origin] = ()) -> pa.ChunkedArray:
+        """Request hashes of the records, as 16-byte binary, but for those made elsewhere."""
+
+
+class Rejections(Protocol):
+    """Takes the rows that cannot be drawn: `manifests.rejected.RejectedRows` stores them."""
+
+    num_rows: int
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows with `schema.REJECTED_COLUMNS`."""
+
+    def finish(self) -> None:
+        """There are no more."""
+
+
+@dataclass(frozen=True)
+class ShapeCount:
+    """Samples of one model and shape.
+
+    Attributes:
+        num_to_do: to be drawn.
+        num_changed: of these, those whose item has a record that is not of this request.
+        num_finished: that have a record already.
+        num_failed: that failed in an earlier run and are left as they are.
+    """
+
+    model: str
+    shape: Shape
+    num_to_do: int
+    num_changed: int
+    num_finished: int
+    num_failed: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a job will do.
 
     Attributes:
         outstanding: what is to be drawn.
-        num_to_do: by model, samples to draw.
-        num_finished: by model, samples that have a record already.
-        num_failed: samples that failed in an earlier run and are left as they are.
+        models: the job's.
+        shapes: counts by model and shape.
         num_duplicates: rows that say again what an earlier row says.
         num_rejected: rows, and unreadable files, that cannot be drawn.
         num_not_in_manifest: samples that have a record, and that no valid row asks for any more.
     """
 
     outstanding: Outstanding
-    num_to_do: Mapping[str, int]
-    num_finished: Mapping[str, int]
-    num_failed: int
+    models: list[str]
+    shapes: list[ShapeCount]
     num_duplicates: int
     num_rejected: int
     num_not_in_manifest: int
+
+    @cached_property
+    def num_to_do(self) -> Mapping[str, int]:
+        """By model, samples to draw."""
+        return self._sums("num_to_do")
+
+    @cached_property
+    def num_finished(self) -> Mapping[str, int]:
+        """By model, samples that have a record already."""
+        return self._sums("num_finished")
+
+    @cached_property
+    def num_failed(self) -> int:
+        """Samples that failed in an earlier run and are left as they are."""
+        return sum(self._sums("num_failed").values())
+
+    def _sums(self, name: str) -> Mapping[str, int]:
+        sums = Counter(dict.fromkeys(self.models, 0))
+        for count in self.shapes:
+            sums[count.model] += getattr(count, name)
+        return dict(sums)
 
 
 def make_plan(
     manifest: Manifest,
     validator: RowValidator,
-    ledger: Ledger,
-    rejected: RejectedRows,
+    standing: Standing,
+    rejected: Rejections,
     limit: int | None,
     retry_failures: bool,
     outdated: Collection[Origin] = (),
@@ -90,18 +156,23 @@ def make_plan(
     rejected.finish()
 
     hashes, is_valid = as_numpy(scanned["request_hash"]), is_first & ~in_conflict
-    is_finished = is_valid & HashSet(as_numpy(ledger.finished(outdated))).contains(hashes)
-    is_failed = is_valid & ~is_finished & HashSet(as_numpy(ledger.failed)).contains(hashes)
-    is_changed = HashSet(as_numpy(ledger.keys)).contains(as_numpy(scanned["key"])[is_valid & ~is_finished])
-    num_gone = len(ledger.keys) - int(is_finished.sum() + is_changed.sum())
+    is_finished = is_valid & HashSet(as_numpy(standing.finished(outdated))).contains(hashes)
+    is_failed = is_valid & ~is_finished & HashSet(as_numpy(standing.failed)).contains(hashes)
+    is_changed = is_valid & ~is_finished & HashSet(as_numpy(standing.keys)).contains(as_numpy(scanned["key"]))
+    num_gone = len(standing.keys) - int((is_finished | is_changed).sum())
     is_asked_for = is_valid & (np.cumsum(is_valid) <= (len(is_valid) if limit is None else limit))
     is_to_do = is_asked_for & ~is_finished & (retry_failures | ~is_failed)
     models = list(validator.models)
+    counted = {
+        "num_to_do": is_to_do,
+        "num_changed": is_to_do & is_changed,
+        "num_finished": is_asked_for & is_finished,
+        "num_failed": is_asked_for & is_failed & ~is_to_do,
+    }
     return Plan(
         outstanding=Outstanding(_to_do(scanned.filter(pa.array(is_to_do)), models), manifest.row_groups),
-        num_to_do=_count_models(scanned, is_to_do, models),
-        num_finished=_count_models(scanned, is_asked_for & is_finished, models),
-        num_failed=0 if retry_failures else int((is_asked_for & is_failed).sum()),
+        models=models,
+        shapes=_count_shapes(scanned, counted, models),
         num_duplicates=num_duplicates,
         num_rejected=rejected.num_rows,
         num_not_in_manifest=num_gone,
@@ -130,6 +201,7 @@ class _Scan:
                     columns["row_number"].append(row_number)
                     columns["sample_index"].append(request.sample_index)
                     columns["model"].append(self._model_numbers[request.model])
+                    columns["shape"].append(str(request.shape))
                     columns["key"].append(item_key(item.id, request.sample_index))
                     columns["content_hash"].append(item.content_hash)
                     columns["request_hash"].append(bytes.fromhex(request.request_hash))
@@ -183,9 +255,15 @@ def _num_rows(scanned: pa.Table, is_chosen: np.ndarray) -> int:
     return int((is_chosen & (scanned["sample_index"].to_numpy() == 0)).sum())
 
 
-def _count_models(scanned: pa.Table, is_chosen: np.ndarray, models: list[str]) -> dict[str, int]:
-    counts = np.bincount(scanned["model"].to_numpy()[is_chosen], minlength=len(models))
-    return dict(zip(models, counts.tolist(), strict=True))
+def _count_shapes(scanned: pa.Table, counted: Mapping[str, np.ndarray], models: list[str]) -> list[ShapeCount]:
+    columns = {name: pa.array(is_counted.astype(np.int64)) for name, is_counted in counted.items()}
+    table = pa.table({"model": scanned["model"], "shape": scanned["shape"], **columns}).unify_dictionaries()
+    sums = table.group_by(["model", "shape"]).aggregate([(name, "sum") for name in counted])
+    counts = [
+        ShapeCount(models[row["model"]], Shape.parse(row["shape"]), *(row[f"{name}_sum"] for name in counted))
+        for row in sums.to_pylist()
+    ]
+    return sorted(counts, key=lambda count: (models.index(count.model), count.shape))
 
 
 def _to_do(samples: pa.Table, models: list[str]) -> pa.Table:
