@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = commands.add_parser("generate", help="run a job, or finish what an earlier run left")
     run.add_argument("job_file", metavar="JOB.yaml")
     run.add_argument("overrides", metavar="key=value", nargs="*", help="such as models.sana.batch=4 or output=out/x")
+    look = commands.add_parser("status", help="how far an output is; needs no cluster")
+    look.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes")
+    look.add_argument("--watch", action="store_true", help="look again every few seconds until the run has ended")
+    look.add_argument("--json", action="store_true", help="print it as JSON, a line a look")
     retry = commands.add_parser("retry", help="run the failures of an output again")
     retry.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job wrote")
     check = commands.add_parser("verify", help="check an output's files, and draw some of its items again")
@@ -30,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "generate":
             return _generate(options.job_file, options.overrides)
+        if options.command == "status":
+            return _status(options.output, options.json, options.watch)
         if options.command == "retry":
             return _retry(options.output)
         return _verify(options.output, options.sample, options.model, options.json)
@@ -63,6 +69,13 @@ def _retry(output: str) -> int:
     run_id = newest_run(folder)
     with open_screen() as screen:
         return generate(job_of_run(folder, run_id), source_of_run(folder, run_id), screen, retry_failures=True)
+
+
+def _status(output: str, as_json: bool, is_watched: bool) -> int:
+    from jobs.status import status
+
+    with open_screen() as screen:
+        return status(output, screen, as_json, is_watched)
 
 
 def _verify(output: str, num_samples: int, model: str | None, as_json: bool) -> int:

@@ -18,7 +18,9 @@ from jobs.environments import describe_change, made_elsewhere
 from jobs.outstanding import Work
 from jobs.pipeline import ModelPipeline
 from jobs.planning import Plan
+from jobs.rate import Rate
 from jobs.run_file import RunFile
+from jobs.stored_files import StoredFiles
 from jobs.workers import Desk
 from manifests.errors import one_line
 from manifests.lease import Lease, LeaseLost
@@ -28,6 +30,7 @@ from manifests.storage import is_passing
 DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
 
 _SECONDS_BETWEEN_FLUSHES = 5.0
+_SECONDS_BETWEEN_REPORTS = 10.0
 _SECONDS_BETWEEN_ROLL_UPS = 300.0
 _NUM_RECEIPTS_BEFORE_ROLL_UP = 20_000
 _SECONDS_FOR_FINDINGS = 10.0
@@ -70,8 +73,10 @@ class Run:
         self._origins_before = ledger.origins
         self._is_stopping = False
         self._started = time.monotonic()
-        self._last_flush = self._last_roll_up = self._started
+        self._last_flush = self._last_roll_up = self._last_report = self._started
         self._last_receipts = dict.fromkeys(plan.num_to_do, self._started)
+        self._rates = {model: Rate() for model in plan.num_to_do}
+        self._stored = {model: StoredFiles(self._started) for model in plan.num_to_do}
 
     def draw(self, lease: Lease) -> int:
         """Draw what is outstanding, commit it, print the summary; returns the exit status."""
@@ -148,6 +153,8 @@ class Run:
         new = self._plan.outstanding.take(receipts)
         if new.num_rows:
             self._ledger.add(new)
+            self._rates[model].add(new.num_rows)
+            self._stored[model].add(new)
         error_types = [error_type for error_type in new["error_type"].to_pylist() if error_type is not None]
         num_failed, num_finished = len(error_types), new.num_rows - len(error_types)
         self._recent_failures.extend([True] * num_failed + [False] * num_finished)
@@ -190,8 +197,10 @@ class Run:
             lease.confirm()
             self._ledger.roll_up()
             self._ask_what_was_found()
-            self._run_file.update("running", **self._counts())
             self._last_roll_up = now
+        if now - self._last_report > _SECONDS_BETWEEN_REPORTS:
+            self._run_file.update("running", **self._counts())
+            self._last_report = now
         stop_after = self._job.stop_after
         if stop_after and now - self._started > stop_after.total_seconds() and not self._is_stopping:
             self._is_stopping = True
@@ -199,6 +208,9 @@ class Run:
 
     def _ask_what_was_found(self) -> None:
         """Take what the renderers found out so far, if it can be had: no run should end ill for it."""
+        for model, stored in self._stored.items():
+            if stored.bytes_per_item:
+                self._desk.findings.stored.remote(model, stored.seconds_to_first, stored.bytes_per_item)
         try:
             self._found = ray.get(self._desk.findings.report.remote(), timeout=_SECONDS_FOR_FINDINGS)
         except (RayError, OSError) as error:
@@ -211,6 +223,8 @@ class Run:
             "num_finished_before": self._plan.num_finished,
             "num_finished": self._finished,
             "num_failed": self._failed,
+            "error_types": {model: dict(types) for model, types in self._error_types.items() if types},
+            "items_per_second_now": {model: round(rate.per_second(), 4) for model, rate in self._rates.items()},
             "num_failed_before": self._plan.num_failed,
             "num_rejected": self._plan.num_rejected,
             "num_duplicates": self._plan.num_duplicates,

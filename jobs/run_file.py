@@ -62,15 +62,20 @@ def job_of_run(output: Folder, run_id: str) -> Job:
     Raises:
         UserError: there is no such submission, or this rendermill does not understand its job.
     """
-    return parse_job(_read(output, run_id)["job"], f"{output.url}/{run_file(run_id)}")
+    return parse_job(read_run(output, run_id)["job"], f"{output.url}/{run_file(run_id)}")
 
 
 def source_of_run(output: Folder, run_id: str) -> str:
     """The path of a submission's job file."""
-    return str(_read(output, run_id)["job_file"])
+    return str(read_run(output, run_id)["job_file"])
 
 
-def _read(output: Folder, run_id: str) -> dict[str, Any]:
+def read_run(output: Folder, run_id: str) -> dict[str, Any]:
+    """What a submission's file says.
+
+    Raises:
+        UserError: there is no such submission.
+    """
     content = output.read(run_file(run_id))
     if content is None:
         raise UserError(f"output {output.url}: no {run_file(run_id)} there")

@@ -60,12 +60,30 @@ class Holder:
         return self.machine == _machine()
 
     @property
+    def looks_alive(self) -> bool:
+        """Whether the run goes on, as far as one look can tell."""
+        if self.is_released:
+            return False
+        return self.has_process if self.is_on_this_machine else self.seconds_of_silence < _MAX_SECONDS_OF_SILENCE
+
+    @property
+    def seconds_of_silence(self) -> float:
+        """Since the last heartbeat."""
+        return max(0.0, time.time() - self.heartbeat_at)
+
+    @property
     def has_process(self) -> bool:
         """Whether its process runs, on this machine."""
         try:
             return abs(psutil.Process(self.process_id).create_time() - self.process_started_at) < 1.0
         except psutil.NoSuchProcess:
             return False
+
+
+def read_holder(folder: Folder) -> Holder | None:
+    """Who writes to an output, or did last; None if nobody ever did."""
+    names = folder.names(layout.LEASE)
+    return _read(folder, names[-1]) if names else None
 
 
 class Lease:
@@ -162,12 +180,8 @@ class Lease:
             self._confirmed_at = time.monotonic()
 
     def _is_alive(self, holder: Holder, name: str) -> bool:
-        if holder.is_released:
-            return False
-        if holder.is_on_this_machine:
-            return holder.has_process
-        if time.time() - holder.heartbeat_at < _MAX_SECONDS_OF_SILENCE:
-            return True
+        if holder.is_released or holder.is_on_this_machine or holder.looks_alive:
+            return holder.looks_alive
         self._is_over.wait(1.5 * self._seconds_between_heartbeats)
         return _read(self._impatient, name) != holder
 
@@ -202,9 +216,8 @@ def _number(name: str) -> int:
 
 
 def _held(folder: Folder, holder: Holder) -> str:
-    silent = max(0.0, time.time() - holder.heartbeat_at)
     return (
         f"output {folder.url}: run {holder.run_id} writes there since {holder.since}, on {holder.host}, process "
-        f"{holder.process_id}, heard of {silent:.0f} s ago; wait for it or stop it. If it died, its lease ends "
-        f"{_MAX_SECONDS_OF_SILENCE:.0f} s after it was last heard of"
+        f"{holder.process_id}, heard of {holder.seconds_of_silence:.0f} s ago; wait for it or stop it. "
+        f"If it died, its lease ends {_MAX_SECONDS_OF_SILENCE:.0f} s after it was last heard of"
     )

@@ -129,7 +129,12 @@ class Shape(NamedTuple):
     @property
     def work(self) -> int:
         """What drawing it takes, in units in which shapes of one model compare: pixels times passes of the denoiser."""
-        return self.width * self.height * self.num_frames * self.num_inference_steps * (1 + self.is_guided)
+        return self.num_pixels * self.num_inference_steps * (1 + self.is_guided)
+
+    @property
+    def num_pixels(self) -> int:
+        """Of all frames."""
+        return self.width * self.height * self.num_frames
 
     def __str__(self) -> str:
         frames = f" x {self.num_frames} frames" if self.num_frames > 1 else ""

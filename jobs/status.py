@@ -1,0 +1,201 @@
+"""`rendermill status`: how far an output's newest run is, from the output alone, while it goes on and afterwards."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from jobs.console import Screen
+from jobs.records import check_is_output
+from jobs.run_file import newest_run, read_run
+from jobs.words import duration
+from manifests import layout
+from manifests.lease import Holder, read_holder
+from manifests.storage import Folder, absolute
+
+_PATIENCE_SECONDS = 60.0
+_SECONDS_BETWEEN_LOOKS = 5.0
+_UNDER_WAY = ("planning", "running")
+
+
+@dataclass(frozen=True)
+class ModelProgress:
+    """How far one model is.
+
+    Attributes:
+        num_to_do: samples that the run set out to draw.
+        num_done: of these, those that were drawn or failed.
+        num_failed: of these, those that failed.
+        num_finished_before: samples that had a record before.
+        items_per_second_now: over the last minute that the run told of.
+        items_per_second: since the run began to draw.
+        seconds_left: at the rate of that minute; None where it cannot be told.
+        batch_sizes: by shape of item, as they were found.
+    """
+
+    num_to_do: int
+    num_done: int
+    num_failed: int
+    num_finished_before: int
+    items_per_second_now: float
+    items_per_second: float
+    seconds_left: float | None
+    batch_sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an output says of its newest run; times in UTC.
+
+    Attributes:
+        state: of `runs/<run_id>.json`, or `died`: the file says that it is under way, and nobody is.
+        ends_at: when it should end, ISO 8601.
+        error_types: failures in the output by type of error.
+        errors: what ended the run or a model, by its name.
+        holder: who holds the lease; None if nobody does.
+    """
+
+    run_id: str
+    state: str
+    started_at: str
+    updated_at: str
+    seconds_drawing: float
+    ends_at: str | None
+    models: Mapping[str, ModelProgress]
+    error_types: Mapping[str, int]
+    num_rejected: int
+    errors: Mapping[str, str]
+    holder: Holder | None
+
+
+def status(url: str, screen: Screen, as_json: bool, is_watched: bool) -> int:
+    """Print how far an output is.
+
+    Args:
+        as_json: print it as JSON, one line a look.
+        is_watched: look again every few seconds until the run has ended.
+
+    Raises:
+        UserError: the folder is no output of rendermill.
+    """
+    output = Folder(absolute(url), _PATIENCE_SECONDS)
+    check_is_output(output)
+    if is_watched and not as_json:
+        with Live(console=Console(file=screen.out), auto_refresh=False) as live:
+            for found in _looks(output):
+                live.update(Text("\n".join(in_words(found))), refresh=True)
+        return 0
+    for found in _looks(output) if is_watched else [look(output)]:
+        if as_json:
+            print(json.dumps(asdict(found)), file=screen.out, flush=True)
+        else:
+            for line in in_words(found):
+                screen.line(line)
+    return 0
+
+
+def _looks(output: Folder) -> Iterator[Status]:
+    """A look every few seconds; the last one after the run has ended."""
+    while (found := look(output)).state in _UNDER_WAY:
+        yield found
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    yield found
+
+
+def look(output: Folder) -> Status:
+    """Read the newest run's file, the lease and the failures."""
+    run_id = newest_run(output)
+    told, holder = read_run(output, run_id), read_holder(output)
+    if holder is not None and not holder.looks_alive:
+        holder = None
+    is_under_way = told["state"] in _UNDER_WAY
+    is_alive = holder is not None and holder.run_id == run_id
+    models = {name: _progress(told, name) for name in told.get("num_to_do", {})}
+    seconds_left = [model.seconds_left for model in models.values()]
+    ends_at = None
+    if is_under_way and is_alive and seconds_left and None not in seconds_left:
+        end = datetime.now(UTC) + timedelta(seconds=max(left or 0.0 for left in seconds_left))
+        ends_at = end.isoformat(timespec="seconds")
+    return Status(
+        run_id=run_id,
+        state="died" if is_under_way and not is_alive else told["state"],
+        started_at=told["started_at"],
+        updated_at=told["updated_at"],
+        seconds_drawing=told.get("seconds", 0.0),
+        ends_at=ends_at,
+        models=models,
+        error_types=_error_types(output),
+        num_rejected=told.get("num_rejected", 0),
+        errors=told.get("errors", {}),
+        holder=holder,
+    )
+
+
+def _progress(told: Mapping[str, Any], model: str) -> ModelProgress:
+    num_to_do, num_failed = told["num_to_do"][model], told["num_failed"][model]
+    num_done = told["num_finished"][model] + num_failed
+    rate = told["items_per_second_now"][model]
+    seconds_left = 0.0 if num_done == num_to_do else (num_to_do - num_done) / rate if rate else None
+    return ModelProgress(
+        num_to_do=num_to_do,
+        num_done=num_done,
+        num_failed=num_failed,
+        num_finished_before=told["num_finished_before"][model],
+        items_per_second_now=rate,
+        items_per_second=round(num_done / told["seconds"], 4) if told["seconds"] else 0.0,
+        seconds_left=seconds_left,
+        batch_sizes=told["found"].get("models", {}).get(model, {}).get("batch_sizes", {}),
+    )
+
+
+def _error_types(output: Folder) -> dict[str, int]:
+    """Failures that are in the output, by type of error."""
+    counts: Counter[str] = Counter()
+    for name in output.names(layout.FAILURES):
+        counts.update(output.read_table(name, ["error_type"])["error_type"].to_pylist())
+    return dict(counts.most_common())
+
+
+def in_words(found: Status) -> list[str]:
+    """A status as lines for people."""
+    lines = [f"run {found.run_id}: {found.state}; began {found.started_at}, last heard of {found.updated_at}"]
+    if found.state == "died":
+        lines.append("  its process is gone or silent; the same command goes on from what it committed")
+    lines += [_model_in_words(name, model) for name, model in found.models.items()]
+    if found.ends_at:
+        lines.append(f"ends about {found.ends_at}")
+    lines += [f"stopped: {name}: {error}" for name, error in found.errors.items()]
+    if found.error_types:
+        lines.append("failures: " + ", ".join(f"{count} {name}" for name, count in found.error_types.items()))
+    if found.num_rejected:
+        lines.append(f"rejected rows: {found.num_rejected}")
+    if found.holder:
+        holder = found.holder
+        lines.append(
+            f"held by run {holder.run_id} on {holder.host}, process {holder.process_id}, "
+            f"heard of {holder.seconds_of_silence:.0f} s ago"
+        )
+    return lines
+
+
+def _model_in_words(name: str, model: ModelProgress) -> str:
+    parts = [f"{model.num_done} of {model.num_to_do}"]
+    if model.num_to_do:
+        parts[0] += f" ({model.num_done / model.num_to_do:.0%})"
+    if model.num_failed:
+        parts.append(f"{model.num_failed} failed")
+    if model.num_finished_before:
+        parts.append(f"{model.num_finished_before} finished before")
+    if model.num_done:
+        parts.append(f"{model.items_per_second:.2f}/s")
+    if model.seconds_left:
+        parts.append(f"{model.items_per_second_now:.2f}/s now, {duration(model.seconds_left)} left")
+    parts += [f"batch {size} for {shape}" for shape, size in model.batch_sizes.items()]
+    return f"  {name}: " + "; ".join(parts)
