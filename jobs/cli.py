@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.config import load_job
 from jobs.console import open_screen
+from jobs.job_file import JobFile, read_job_file
 from manifests.errors import UserError, one_line
 from manifests.storage import is_passing
 
@@ -17,8 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rendermill", description="Turns a table of prompts into images and videos.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("generate", help="run a job, or finish what an earlier run left")
-    run.add_argument("job_file", metavar="JOB.yaml")
-    run.add_argument("overrides", metavar="key=value", nargs="*", help="such as models.sana.batch=4 or output=out/x")
+    _add_job_arguments(run)
     look = commands.add_parser("status", help="how far an output is; needs no cluster")
     look.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes")
     look.add_argument("--watch", action="store_true", help="look again every few seconds until the run has ended")
@@ -30,10 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("--sample", metavar="N", type=int, default=0, help="items to draw again and compare; 0: none")
     check.add_argument("--model", metavar="M", help="only this model's")
     check.add_argument("--json", action="store_true", help="print the report as JSON")
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest:  # overrides that follow an option: argparse has ended their list by then
+        if "overrides" not in options or any(argument.startswith("-") for argument in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.overrides += rest
     try:
         if options.command == "generate":
-            return _generate(options.job_file, options.overrides)
+            return _generate(_read(options))
         if options.command == "status":
             return _status(options.output, options.json, options.watch)
         if options.command == "retry":
@@ -52,12 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _generate(job_file: str, overrides: Sequence[str]) -> int:
-    job = load_job(job_file, overrides)
+def _add_job_arguments(command: argparse.ArgumentParser) -> None:
+    """What every command takes that reads a job file; `_read` reads it."""
+    command.add_argument("job_file", metavar="JOB.yaml")
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="such as models.sana.batch=4 or limit=8")
+    command.add_argument("--environment", metavar="NAME", help="one of the job file's environments, such as prod")
+    command.add_argument("--date", help="what ${date:%%Y-%%m-%%d} writes, such as 2026-11-24; else now, in UTC")
+
+
+def _read(options: argparse.Namespace) -> JobFile:
+    return read_job_file(options.job_file, options.overrides, options.environment, options.date)
+
+
+def _generate(job_file: JobFile) -> int:
     from jobs.generate import generate  # imports Ray, which a mistake in the job file need not wait for
 
     with open_screen() as screen:
-        return generate(job, job_file, screen)
+        try:
+            return generate(job_file.job, job_file.path, screen)
+        except UserError as error:
+            raise job_file.at_its_place(error) from error
 
 
 def _retry(output: str) -> int:

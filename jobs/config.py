@@ -1,34 +1,47 @@
-"""The job file: what it may hold, how it is read, and mistakes in it as one line each."""
+"""What a job may hold; `jobs.job_file` reads it."""
 
-import difflib
-import os
 import re
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from manifests.errors import UserError, one_line
-
-_ENVIRONMENT_PREFIX = "RENDERMILL_"
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
+_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
+_DURATION_PART = r"(\d+(?:\.\d+)?) *(d|h|min|s)"
+_DURATION = rf"(?: *{_DURATION_PART} *)+"
+
 
 def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.startswith("P"):  # ISO 8601, which pydantic reads
         return value
-    import pandas as pd  # slow to import, and most job files have no durations
+    if not re.fullmatch(_DURATION, value):
+        raise ValueError("should be a duration such as 30s, 10min, 1h30min or 2d")
+    parts = re.findall(_DURATION_PART, value)
+    return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta(0))
 
-    try:
-        return pd.Timedelta(value).to_pytimedelta()
-    except ValueError as error:
-        raise ValueError("should be a duration such as 30s, 10min or 6h") from error
+
+def _positive(duration: timedelta) -> timedelta:
+    if duration <= timedelta(0):
+        raise ValueError("should be longer than 0s")
+    return duration
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration as a job file writes it: `6h`, `10min` or `1.5s`."""
+    unit = next((unit for unit in ("h", "min") if not duration % _UNITS[unit]), "s")
+    return f"{duration / _UNITS[unit]}".removesuffix(".0") + unit
 
 
 def _share(value: Any) -> Any:
@@ -40,8 +53,24 @@ def _share(value: Any) -> Any:
         raise ValueError("should be a share such as 0.001 or 0.1 %") from error
 
 
-Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    Field(ge=0, le=1),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": "%$"}]}),
+]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    AfterValidator(_positive),
+    PlainSerializer(duration_text, when_used="json"),
+    WithJsonSchema({"type": ["string", "number"], "pattern": rf"^({_DURATION}|P.+)$", "exclusiveMinimum": 0}),
+]
+
+
+def _disagreement(keys: tuple[str, ...], problem: str) -> PydanticCustomError:
+    """An error between keys of a section, put at one of them; pydantic itself would put it at the section."""
+    return PydanticCustomError("disagreement", "{problem}", {"keys": keys, "problem": problem})
 
 
 class _Section(BaseModel):
@@ -76,7 +105,7 @@ class Pool(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> "Pool":
         if self.max_actors < self.min_actors:
-            raise ValueError(f"max_actors {self.max_actors} is less than min_actors {self.min_actors}")
+            raise _disagreement(("max_actors",), f"{self.max_actors} is less than min_actors {self.min_actors}")
         return self
 
 
@@ -175,129 +204,24 @@ class Job(_Section):
     @model_validator(mode="after")
     def _has_default_model(self) -> "Job":
         if self.default_model is not None and self.default_model not in self.models:
-            raise ValueError(f"default_model {self.default_model!r} is not among models: {', '.join(self.models)}")
+            known = ", ".join(self.models)
+            raise _disagreement(("default_model",), f"{self.default_model!r} is not among models: {known}")
         return self
 
     @model_validator(mode="after")
     def _fast_alone_may_change_pixels(self) -> "Job":
         if self.audit and self.reproducibility == "fast":
-            raise ValueError("audit: only `reproducibility: strict` draws an item twice alike; remove one of them")
+            raise _disagreement(
+                ("audit",), "only `reproducibility: strict` draws an item twice alike; remove one of them"
+            )
         for name, model in self.models.items():
             if model.offload == "if_needed" and self.reproducibility == "strict":
-                raise ValueError(f"models.{name}.offload: if_needed is for `reproducibility: fast`; write `model` here")
+                raise _disagreement(
+                    ("models", name, "offload"), "if_needed is for `reproducibility: fast`; write `model` here"
+                )
         return self
 
     @property
     def model_of_rows(self) -> str | None:
         """The model of rows that name none: `default_model`, or the only one."""
         return self.default_model or (next(iter(self.models)) if len(self.models) == 1 else None)
-
-
-def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
-    """Read a job file.
-
-    Later wins: files named by `extends`, the file itself, `RENDERMILL_…` variables of the environment
-    (`RENDERMILL_MODELS__SANA__BATCH=4`), overrides.
-
-    Args:
-        overrides: `key=value`, with dots in keys: `models.sana.batch=4`.
-
-    Raises:
-        UserError: a mistake in any of these, as one line that names the key.
-    """
-    environment = [
-        f"{name.removeprefix(_ENVIRONMENT_PREFIX).lower().replace('__', '.')}={value}"
-        for name, value in sorted(os.environ.items())
-        if name.startswith(_ENVIRONMENT_PREFIX)
-    ]
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"{override!r}: an override is written key=value, for example models.sana.batch=4")
-    merged: Any = OmegaConf.create({})
-    try:
-        for layer in (*_layers(Path(path), ()), OmegaConf.from_dotlist([*environment, *overrides])):
-            merged = OmegaConf.merge(merged, layer)
-        resolved = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: {one_line(error)}") from error
-    return parse_job(resolved, path)
-
-
-def parse_job(content: Any, source: str) -> Job:
-    """Check a job's content.
-
-    Raises:
-        UserError: names the source and the key, what is wrong and what would be right.
-    """
-    try:
-        return Job.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{source}: {_explain(error)}") from error
-
-
-def _layers(path: Path, seen: tuple[Path, ...]) -> list[Any]:
-    """The file's content after that of the files it extends."""
-    if path.resolve() in [earlier.resolve() for earlier in seen]:
-        raise UserError(f"{path}: extends itself, by way of {' → '.join(map(str, seen))}")
-    try:
-        content = OmegaConf.load(path)
-    except FileNotFoundError as error:
-        named_by = f", which {seen[-1]} extends" if seen else ""
-        raise UserError(f"{path}: no such job file{named_by}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {one_line(error)}") from error
-    if not isinstance(content, DictConfig):
-        raise UserError(f"{path}: a job file holds keys and values, such as `manifest: prompts.parquet`")
-    extended = content.pop("extends", None)
-    return [*_layers(path.parent / extended, (*seen, path)), content] if extended else [content]
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem that pydantic found, as a line."""
-    problems = error.errors(include_url=False)
-    first = _keys(problems[0])
-    # a union's branches all complain; the one that got deepest is the one that was meant
-    problem = max(
-        (other for other in problems if _keys(other)[: len(first)] == first), key=lambda other: len(_keys(other))
-    )
-    location = _keys(problem)
-    key = ".".join(location) or "job"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        return f"{key}: unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}")
-    if problem["type"] == "missing":
-        return f"{key}: missing, and needed"
-    # a value that may be of several types has a problem with each of them
-    messages = [_lower_first(other["msg"]) for other in problems if _keys(other) == location]
-    shown = problem["input"]
-    got = "" if isinstance(shown, Mapping | list | BaseModel) else f", got {shown!r}"
-    return f"{key}: {' or '.join(dict.fromkeys(messages))}{got}"
-
-
-def _lower_first(message: str) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return message[0].lower() + message[1:]
-
-
-def _keys(problem: Mapping[str, Any]) -> list[str]:
-    """The keys that lead to a problem, without the branches of a union, which pydantic names among them."""
-    return [
-        str(part)
-        for part in problem["loc"]
-        if not re.search(r"[\[(]|^(constrained-)?(int|bool|str|dict|list)$", str(part))
-    ]
-
-
-def _known_keys(location: Sequence[str]) -> list[str]:
-    """The keys of the section at a location."""
-    section: type[BaseModel] = Job
-    annotation: Any = Job
-    for part in location:
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]  # the part is a model's name
-        else:
-            annotation = section.model_fields[part].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
-    return list(section.model_fields)

@@ -8,7 +8,8 @@ from typing import Any
 from actors.checkpoints import is_on_hub
 from actors.versions import versions
 from jobs.cluster import is_submitted_job
-from jobs.config import Job, parse_job
+from jobs.config import Job
+from jobs.job_file import parse_job
 from manifests.errors import UserError
 from manifests.layout import RUNS, run_file
 from manifests.storage import Folder, absolute

@@ -1,4 +1,7 @@
-"""Users' mistakes, through the command line: exit status 2, one line that names what is wrong, nothing written."""
+"""Users' mistakes, through the command line: exit status 2, one line that names what is wrong, nothing written.
+
+Those that reading the job file finds are in `test_job_file.py`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,16 +53,6 @@ def unknown_pipeline(rendermill: Rendermill) -> dict[str, Any]:
 
 MISTAKES: dict[str, tuple[Prepare, str]] = {
     "unknown key": (overrides("sead=3"), "sead: unknown key; did you mean 'seed'?"),
-    "unknown nested key": (
-        overrides("models.sana.pool.max_actor=3"),
-        "models.sana.pool.max_actor: unknown key; did you mean 'max_actors'?",
-    ),
-    "negative batch": (overrides("models.sana.batch=-2"), "models.sana.batch: should be 'auto' or"),
-    "wrong type": (overrides("models.sana.defaults.width=wide"), "models.sana.defaults.width: should be a valid int"),
-    "no manifest key": (overrides("manifest=null"), "manifest: should be a valid string"),
-    "override without =": (overrides("batch"), "'batch': an override is written key=value"),
-    "unknown default_model": (overrides("default_model=sanna"), "default_model 'sanna' is not among models: sana"),
-    "no such variable": (overrides("output=${oc.env:NO_SUCH}/x"), "NO_SUCH"),
     "missing checkpoint": (overrides("models.sana.checkpoint=/nowhere/sana"), "models.sana.checkpoint /nowhere/sana"),
     "checkpoint not on the Hub": (
         overrides("models.sana.checkpoint=nobody/no-such-model"),
@@ -74,7 +67,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     ),
     "undrawable defaults": (overrides("models.sana.defaults.width=50"), "models.sana.defaults.width: 50 is"),
     "video format for images": (overrides("models.sana.format=mp4"), "models.sana.format: this model draws images"),
-    "quality of a png": (overrides("models.sana.quality=90"), "models.sana.quality: png has none"),
+    "quality of a png": (overrides("models.sana.quality=90"), "command line: models.sana.quality: png has none"),
     "offload without a GPU": (overrides("models.sana.offload=model"), "models.sana.offload: 'model' needs a GPU"),
     "missing manifest": (overrides("manifest=/nowhere/x.parquet"), "manifest /nowhere/x.parquet: no such file"),
     "glob without a match": (overrides("manifest=/nowhere/*.parquet"), "manifest /nowhere/*.parquet: no such file"),
@@ -106,17 +99,6 @@ def test_a_mistake_gives_one_line_and_status_2(rendermill: Rendermill, mistake: 
     assert finished.error.count("\n") == 1, finished.error
     assert finished.out == ""
     assert not rendermill.output.exists()
-
-
-def test_a_job_file_that_is_not_there_or_is_no_yaml(rendermill: Rendermill) -> None:
-    finished = rendermill.run("generate", rendermill.folder / "nowhere.yaml")
-    assert (finished.status, finished.error.count("\n")) == (2, 1)
-    assert "nowhere.yaml: no such job file" in finished.error
-    broken = rendermill.folder / "broken.yaml"
-    broken.write_text("models: [")
-    finished = rendermill.run("generate", broken)
-    assert (finished.status, finished.error.count("\n")) == (2, 1)
-    assert "broken.yaml: cannot be read as YAML" in finished.error
 
 
 def test_extra_columns_keep_the_types_of_the_first_run(rendermill: Rendermill) -> None:

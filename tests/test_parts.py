@@ -1,4 +1,4 @@
-"""The pure parts: media encoding, manifest rows, the job file's layers, what belongs to a checkpoint."""
+"""The pure parts: media encoding, manifest rows, what belongs to a checkpoint."""
 
 import io
 import shutil
@@ -12,8 +12,6 @@ from PIL import Image
 
 from actors import checkpoints as checkpoint_store
 from actors.media import encode
-from jobs.config import load_job
-from manifests.errors import UserError
 from manifests.prompts import RowProblem, RowValidator
 from manifests.schema import ModelContract
 from models.base import Rules
@@ -65,23 +63,6 @@ def test_an_id_is_given_by_content_and_changes_with_it() -> None:
     other = validator().item({"prompt": "a cat", "width": 512, "tag": "y"})
     assert (first.id, first.requests) == (same.id, same.requests)
     assert first.id != other.id
-
-
-def test_job_files_extend_one_another_and_the_environment_overrides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base/base.yaml").write_text("seed: 1\nname: base\nmodels: {sana: {checkpoint: a, batch: 2}}\n")
-    (tmp_path / "job.yaml").write_text(
-        "extends: base/base.yaml\nname: job\nmanifest: x\noutput: out/${name}\nmodels: {sana: {checkpoint: b}}\n"
-    )
-    monkeypatch.setenv("RENDERMILL_MODELS__SANA__POOL__MAX_ACTORS", "3")
-    job = load_job(str(tmp_path / "job.yaml"), ["seed=5"])
-    assert (job.seed, job.output, job.models["sana"].checkpoint, job.models["sana"].batch) == (5, "out/job", "b", 2)
-    assert job.models["sana"].pool.max_actors == 3
-    (tmp_path / "base/base.yaml").write_text("extends: ../job.yaml\n")
-    with pytest.raises(UserError, match="extends itself"):
-        load_job(str(tmp_path / "job.yaml"))
 
 
 def test_a_checkpoints_identity_is_its_weights_and_configs(checkpoints: Path, tmp_path: Path) -> None:
