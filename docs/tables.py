@@ -1,17 +1,19 @@
-"""Writes the tables of docs/*.md from the code that defines them; with `--check` only says whether they are up to date.
+"""Writes docs/job.schema.json and the tables of docs/*.md from the code; `--check` only says if they are up to date.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from jobs.config import Defaults, Job, ModelConfig, Pool
+from jobs.config import Defaults, Job, ModelConfig, Pool, duration_text
+from jobs.job_schema import schema_text
 from manifests.schema import ERROR_COLUMNS, MANIFEST_COLUMNS, RECORD_COLUMNS, REJECTED_COLUMNS, Column
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -35,6 +37,8 @@ def settings_table(section: type[BaseModel]) -> str:
 def _as_yaml(default: object) -> str:
     if isinstance(default, BaseModel):
         return "see below"
+    if isinstance(default, timedelta):
+        return f"`{duration_text(default)}`"
     words = {None: "null", True: "true", False: "false"}
     return f"`{words[default]}`" if isinstance(default, bool | None) else f"`{default}`"
 
@@ -52,18 +56,17 @@ TABLES = {
 
 
 def main() -> int:
-    """Rewrite the tables, or with `--check` name the files whose tables are out of date."""
-    is_check, outdated = "--check" in sys.argv[1:], []
-    for page in sorted(Path(__file__).parent.glob("*.md")):
-        text = page.read_text()
-        current = _MARKED.sub(lambda match: match[1] + TABLES[match["name"]] + match[3], text)
-        if current != text:
-            outdated.append(page.name)
-            if not is_check:
-                page.write_text(current)
+    """Rewrite what is out of date, or with `--check` name it."""
+    folder, is_check = Path(__file__).parent, "--check" in sys.argv[1:]
+    current = {folder / "job.schema.json": schema_text()}
+    for page in sorted(folder.glob("*.md")):
+        current[page] = _MARKED.sub(lambda match: match[1] + TABLES[match["name"]] + match[3], page.read_text())
+    outdated = [page for page, text in current.items() if not page.exists() or page.read_text() != text]
     if is_check and outdated:
-        print(f"docs: out of date: {', '.join(outdated)}; run `make format`", file=sys.stderr)
+        print(f"docs: out of date: {', '.join(page.name for page in outdated)}; run `make format`", file=sys.stderr)
         return 1
+    for page in outdated:
+        page.write_text(current[page])
     return 0
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jobs.console import open_screen
 from jobs.job_file import JobFile, read_job_file
@@ -22,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     look.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes")
     look.add_argument("--watch", action="store_true", help="look again every few seconds until the run has ended")
     look.add_argument("--json", action="store_true", help="print it as JSON, a line a look")
+    config = commands.add_parser("config", help="print a job with all values, and where each comes from")
+    _add_job_arguments(config)
+    config.add_argument("--json", action="store_true", help="print it as JSON")
+    config.add_argument("--schema", action=_PrintSchema, help="print the JSON Schema of job files, and nothing else")
     retry = commands.add_parser("retry", help="run the failures of an output again")
     retry.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job wrote")
     check = commands.add_parser("verify", help="check an output's files, and draw some of its items again")
@@ -39,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _generate(_read(options))
         if options.command == "status":
             return _status(options.output, options.json, options.watch)
+        if options.command == "config":
+            return _config(_read(options), options.json)
         if options.command == "retry":
             return _retry(options.output)
         return _verify(options.output, options.sample, options.model, options.json)
@@ -65,6 +72,24 @@ def _add_job_arguments(command: argparse.ArgumentParser) -> None:
 
 def _read(options: argparse.Namespace) -> JobFile:
     return read_job_file(options.job_file, options.overrides, options.environment, options.date)
+
+
+class _PrintSchema(argparse.Action):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(nargs=0, **given)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from jobs.job_schema import schema_text
+
+        print(schema_text(), end="")
+        parser.exit()
+
+
+def _config(job_file: JobFile, as_json: bool) -> int:
+    from jobs.print_config import config_as_json, config_as_yaml
+
+    print(config_as_json(job_file) if as_json else config_as_yaml(job_file))
+    return 0
 
 
 def _generate(job_file: JobFile) -> int:

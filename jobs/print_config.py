@@ -1,0 +1,118 @@
+"""`rendermill config`: a job with everything resolved and where each value comes from; itself a job file."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from jobs.job_file import JobFile
+from jobs.mistakes import Keys
+
+_WIDEST = 60
+"""Characters; longer lines do not push the comments of all others to the right."""
+
+_READ_VARIABLE = re.compile(r"\$\{oc\.env: *[\"']?([^,}\"'\s]+)")
+_NAME_OF_SECRET = re.compile("secret|token|pass|pwd|credential|key|auth|sig", re.IGNORECASE)
+_SECRETS_OF_URLS = (
+    re.compile(r"(?P<before>://[^/@\s:]*:)(?!\d+/)(?P<secret>[^@\s]+)(?=@)"),
+    re.compile(r"(?P<before>https?://)(?P<secret>[^/@\s:]+)(?=@)"),
+    re.compile(rf"(?P<before>[?&][^=&\s]*(?:{_NAME_OF_SECRET.pattern})[^=&\s]*=)(?P<secret>[^&\s]+)", re.IGNORECASE),
+)
+
+
+def config_as_yaml(job_file: JobFile) -> str:
+    """The job as a job file, with a comment at each value that says where it comes from."""
+    lines = list(_lines(_without_secrets(job_file), job_file))
+    width = max(len(text) for text, _ in lines if len(text) <= _WIDEST)
+    environment = f", environment {job_file.environment}" if job_file.environment else ""
+    head = f"# {job_file.path}{environment}, date {job_file.date:%Y-%m-%d %H:%M} UTC"
+    return "\n".join([head, *(f"{text:{width}}  # {source}" if source else text for text, source in lines)])
+
+
+def config_as_json(job_file: JobFile) -> str:
+    """The job, and by keys with dots between them where each value comes from."""
+    job = _without_secrets(job_file)
+    content = {
+        "environment": job_file.environment,
+        "date": job_file.date.isoformat(timespec="seconds"),
+        "job": job,
+        "sources": {".".join(keys): job_file.source(keys) for keys in _keys_of_values(job)},
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _lines(section: Mapping[str, Any], job_file: JobFile, keys: Keys = ()) -> Iterator[tuple[str, str]]:
+    """The lines of a section, and for each value its source."""
+    for key, value in section.items():
+        start, inner = f"{'  ' * len(keys)}{_on_one_line(key)}:", (*keys, key)
+        if isinstance(value, dict) and value:
+            yield start, ""
+            yield from _lines(value, job_file, inner)
+        else:
+            yield f"{start} {_on_one_line(value)}", job_file.source(inner)
+
+
+def _keys_of_values(section: Mapping[str, Any], keys: Keys = ()) -> Iterator[Keys]:
+    for key, value in section.items():
+        if isinstance(value, dict) and value:
+            yield from _keys_of_values(value, (*keys, key))
+        else:
+            yield (*keys, key)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Keeps texts on one line, and in quotes where OmegaConf would read numbers, such as `1e3`."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        is_plain = text.isprintable() and not _is_number(text)
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def _on_one_line(value: Any) -> str:
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _without_secrets(job_file: JobFile) -> Any:
+    """The job's content as a job file may write it, with secrets that variables hold left to these variables."""
+    read = _READ_VARIABLE.findall(str([OmegaConf.to_container(layer.content) for layer in job_file.layers]))
+    secrets = {name: os.environ[name] for name in read if _NAME_OF_SECRET.search(name) and os.environ.get(name)}
+    return _map_texts(job_file.job.model_dump(mode="json"), secrets)
+
+
+def _map_texts(value: Any, secrets: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _map_texts(inner, secrets) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(inner, secrets) for inner in value]
+    return _safe_text(value, secrets) if isinstance(value, str) else value
+
+
+def _safe_text(text: str, secrets: Mapping[str, str]) -> str:
+    """A text with `${` escaped, variables in place of their secrets, and `***` in place of others within URLs."""
+    for name, secret in sorted(secrets.items(), key=lambda item: -len(item[1])):
+        text = text.replace(secret, f"\0{name}\0")
+    for pattern in _SECRETS_OF_URLS:
+        text = pattern.sub(_hidden, text)
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return re.sub("\0([^\0]*)\0", r"${oc.env:\1}", text)
+
+
+def _hidden(match: re.Match[str]) -> str:
+    is_variable = re.fullmatch("(\0[^\0]*\0)+", match["secret"])
+    return match["before"] + (match["secret"] if is_variable else "***")
