@@ -20,7 +20,7 @@ Dtype = Literal["bfloat16", "float16", "float32"]
 
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
 _DURATION_PART = r"(\d+(?:\.\d+)?) *(d|h|min|s)"
-_DURATION = rf"(?: *{_DURATION_PART} *)+"
+_DURATION = rf"(?:{_DURATION_PART} *)+"
 
 
 def _duration(value: Any) -> Any:
@@ -29,7 +29,10 @@ def _duration(value: Any) -> Any:
     if not re.fullmatch(_DURATION, value):
         raise ValueError("should be a duration such as 30s, 10min, 1h30min or 2d")
     parts = re.findall(_DURATION_PART, value)
-    return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta(0))
+    try:
+        return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta(0))
+    except OverflowError as error:
+        raise ValueError("should be shorter than a million years") from error
 
 
 def _positive(duration: timedelta) -> timedelta:

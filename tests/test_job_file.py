@@ -278,6 +278,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "bad duration": (in_file("stop_after: 6 hours"), "job.yaml:4: stop_after: should be a duration such as 30s, 10min"),
     "no duration": (in_file("stop_after: 0s"), "job.yaml:4: stop_after: should be longer than 0s, got '0s'"),
+    "endless duration": (in_file("stop_after: 9999999999d"), "job.yaml:4: stop_after: should be shorter than"),
     "bad share": (in_file("audit: half %"), "job.yaml:4: audit: should be a share such as 0.001 or 0.1 %"),
     "unknown environment": (
         in_file("environments: {dev: , prod: }", "--environment", "pord"),
