@@ -37,6 +37,9 @@ class RendererSpec:
     @property
     def profile_key(self) -> dict[str, Any]:
         """What batch sizes depend on, beside the device and its versions; JSON values."""
-        return {"checkpoint": self.checkpoint.identity, "pipeline": self.checkpoint.pipeline_class} | asdict(
-            self.settings
-        )
+        return profile_key(self.checkpoint, self.settings)
+
+
+def profile_key(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
+    """What batch sizes of a model depend on, beside the device and its versions; JSON values."""
+    return {"checkpoint": checkpoint.identity, "pipeline": checkpoint.pipeline_class} | asdict(settings)

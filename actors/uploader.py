@@ -22,6 +22,19 @@ def store(rendered: pa.Table, output: Folder, media_format: str, quality: int | 
     Returns:
         One receipt an item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
     """
+    completed, files = encode_all(rendered, media_format, quality, receipts)
+    output.write_all(files)
+    return completed
+
+
+def encode_all(
+    rendered: pa.Table, media_format: str, quality: int | None, receipts: pa.Schema
+) -> tuple[pa.Table, dict[str, bytes]]:
+    """Encode every item of a table.
+
+    Returns:
+        One receipt an item, and the files by path. An item that cannot be encoded becomes a failure.
+    """
     rows = rendered.drop_columns(["frames"]).to_pylist()
     files: dict[str, bytes] = {}
     for row, frames in zip(rows, rendered["frames"], strict=True):
@@ -34,8 +47,7 @@ def store(rendered: pa.Table, output: Folder, media_format: str, quality: int | 
                 continue
             row |= _described(row, data, pixels, media_format)
             files[row["path"]] = data
-    output.write_all(files)
-    return pa.Table.from_pylist(rows, receipts)
+    return pa.Table.from_pylist(rows, receipts), files
 
 
 def _encoded(row: dict[str, Any], pixels: pa.Buffer, media_format: str, quality: int | None) -> bytes:

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jobs.console import open_screen
@@ -19,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("generate", help="run a job, or finish what an earlier run left")
     _add_job_arguments(run)
+    preview = commands.add_parser("plan", help="say what a job would do, how long and with how much storage")
+    _add_job_arguments(preview)
+    preview.add_argument("--calibrate", action="store_true", help="draw a few items first, to learn how long they take")
+    preview.add_argument("--json", action="store_true", help="print it as JSON")
     look = commands.add_parser("status", help="how far an output is; needs no cluster")
     look.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes")
     look.add_argument("--watch", action="store_true", help="look again every few seconds until the run has ended")
@@ -42,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "generate":
             return _generate(_read(options))
+        if options.command == "plan":
+            return _plan(_read(options), options.calibrate, options.json)
         if options.command == "status":
             return _status(options.output, options.json, options.watch)
         if options.command == "config":
@@ -95,11 +102,24 @@ def _config(job_file: JobFile, as_json: bool) -> int:
 def _generate(job_file: JobFile) -> int:
     from jobs.generate import generate  # imports Ray, which a mistake in the job file need not wait for
 
-    with open_screen() as screen:
-        try:
-            return generate(job_file.job, job_file.path, screen)
-        except UserError as error:
-            raise job_file.at_its_place(error) from error
+    with open_screen() as screen, _at_their_place(job_file):
+        return generate(job_file.job, job_file.path, screen)
+
+
+def _plan(job_file: JobFile, is_calibrated: bool, as_json: bool) -> int:
+    from jobs.plan import plan
+
+    with open_screen() as screen, _at_their_place(job_file):
+        return plan(job_file.job, screen, is_calibrated, as_json)
+
+
+@contextmanager
+def _at_their_place(job_file: JobFile) -> Iterator[None]:
+    """Mistakes that are found within name the line of the job file where their key stands."""
+    try:
+        yield
+    except UserError as error:
+        raise job_file.at_its_place(error) from error
 
 
 def _retry(output: str) -> int:

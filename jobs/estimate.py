@@ -1,7 +1,7 @@
 """What drawing will take, from what earlier runs learned: pure arithmetic over counts by shape."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from actors.profile import Profile
@@ -13,23 +13,23 @@ class ShapeEstimate:
     """Of the samples of one shape.
 
     Attributes:
-        seconds_per_item: of one actor.
+        seconds_per_item: of one actor; None: nothing of the model is known.
         is_measured: this very shape was drawn before; else its pace is that of the nearest shape, by the work it takes.
         batch_size: items that were drawn at once; None: not known.
         bytes_per_item: None: not known.
     """
 
-    seconds_per_item: float
+    seconds_per_item: float | None
     is_measured: bool
     batch_size: int | None
     bytes_per_item: float | None
 
 
-def estimate_shape(shape: Shape, profile: Profile) -> ShapeEstimate | None:
-    """What an item of a shape takes; None where nothing of the model is known."""
+def estimate_shape(shape: Shape, profile: Profile) -> ShapeEstimate:
+    """What an item of a shape takes, from what is known of its model."""
     known = {Shape.parse(name): pace for name in profile.shapes if (pace := _seconds_per_item(name, profile))}
     if not known:
-        return None
+        return ShapeEstimate(None, is_measured=False, batch_size=None, bytes_per_item=None)
     nearest = min(known, key=lambda other: abs(math.log(other.work / shape.work)))
     learned = profile.shapes.get(str(shape))
     file_sizes = {Shape.parse(name): size for name, size in profile.bytes_per_item.items()}
@@ -60,17 +60,42 @@ def _bytes_per_item(shape: Shape, file_sizes: Mapping[Shape, float]) -> float | 
     return file_sizes[nearest] * shape.num_pixels / nearest.num_pixels
 
 
-def seconds_of_job(work: Mapping[str, tuple[float, int, float]], num_devices: float) -> float:
+@dataclass(frozen=True)
+class ModelWork:
+    """What one model has before it.
+
+    Attributes:
+        seconds: that its items take one actor.
+        start_up_seconds: until its first item.
+        num_actors: as many as it may have.
+        device: `GPU`, or `CPU` without one.
+        num_devices: that an actor takes.
+    """
+
+    seconds: float
+    start_up_seconds: float
+    num_actors: int
+    device: str
+    num_devices: float
+
+    @property
+    def device_seconds(self) -> float:
+        """Of all actors together, while they draw."""
+        return self.seconds * self.num_devices
+
+
+def seconds_of_job(work: Collection[ModelWork], resources: Mapping[str, float]) -> float:
     """How long drawing takes, all models at once.
 
     Args:
-        work: by model: seconds that its items take one actor, start-up included; the actors that it may have; devices
-            (GPUs, else CPUs) that an actor takes.
-        num_devices: that the cluster has for all of them.
+        resources: the cluster's, by name.
     """
-    longest = max((seconds / num_actors for seconds, num_actors, _ in work.values()), default=0.0)
-    device_seconds = sum(seconds * per_actor for seconds, _, per_actor in work.values())
-    return max(longest, device_seconds / num_devices if num_devices else 0.0)
+    alone = max((model.start_up_seconds + model.seconds / model.num_actors for model in work), default=0.0)
+    shared = [
+        sum(model.device_seconds for model in work if model.device == device) / resources[device]
+        for device in {model.device for model in work}
+    ]
+    return max(alone, *shared) if shared else alone
 
 
 def padding(num_items: int, reference_batch: int | None) -> float:

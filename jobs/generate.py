@@ -7,15 +7,15 @@ from jobs.config import Job
 from jobs.console import Screen
 from jobs.environments import current_origins, describe_change, made_elsewhere
 from jobs.pipeline import ModelPipeline
-from jobs.planning import Plan, make_plan
-from jobs.resolve import ResolvedModel, resolve_model
+from jobs.planning import Plan, Standing, make_plan
+from jobs.resolve import ResolvedModel, make_validator, resolve_model
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id
 from jobs.workers import open_profiles, start_desk
 from manifests.errors import UserError
 from manifests.lease import Lease
 from manifests.ledger import Ledger, Origin
-from manifests.prompts import RowValidator, open_manifest
+from manifests.prompts import open_manifest
 from manifests.rejected import RejectedRows
 from manifests.storage import Folder, absolute
 
@@ -49,11 +49,9 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             run_file = RunFile(output, run_id, job, source)
             run_file.update("planning")
             outdated = _outdated(job, ledger, models, num_gpus)
-            contracts = {name: model.contract for name, model in models.items()}
-            validator = RowValidator(contracts, job.model_of_rows, job.seed)
-            plan = make_plan(
-                manifest, validator, ledger, RejectedRows(output, run_id), job.limit, retry_failures, outdated
-            )
+            validator = make_validator(job, models)
+            standing = Standing(ledger.keys, ledger.finished(outdated), ledger.failed)
+            plan = make_plan(manifest, validator, standing, RejectedRows(output, run_id), job.limit, retry_failures)
             _announce(screen, plan)
             desk = start_desk(profiles)
             pipelines = {

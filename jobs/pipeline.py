@@ -49,6 +49,12 @@ class ModelPipeline:
 
     def dataset(self, work: list[Work]) -> Dataset:
         """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`) of what is to be drawn."""
+        return self.drawn(work).map_batches(
+            self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS
+        )
+
+    def drawn(self, work: list[Work]) -> Dataset:
+        """The lazy Dataset whose blocks are what was drawn; see `actors.renderer.Renderer` for the tables."""
         num_items = sum(len(part.row_numbers) for part in work)
         batch = self.spec.batch or self.spec.settings.reference_batch or 1
         fair_share = math.ceil(num_items / (self.num_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
@@ -59,8 +65,13 @@ class ModelPipeline:
             .map_batches(self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS)
             .repartition(target_num_rows_per_block=chunk_size)
         )
-        drawn = rendered(requests, self.spec, self.pool, self.num_gpus, chunk_size)
-        return drawn.map_batches(self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
+        return rendered(requests, self.spec, self.pool, self.num_gpus, chunk_size)
+
+    def encoded(self, work: list[Work]) -> Dataset:
+        """The lazy Dataset of what receipts would say, of items that are drawn and encoded and then dropped."""
+        return self.drawn(work).map_batches(
+            self._encode, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS
+        )
 
     def _read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
@@ -79,6 +90,12 @@ class ModelPipeline:
                 requests = []
         if requests:
             yield _sorted_table(requests, schema)
+
+    def _encode(self, rendered: pa.Table) -> pa.Table:
+        from actors.uploader import encode_all
+
+        receipts, _ = encode_all(rendered, self.media_format, self.quality, receipt_schema(self.extra))
+        return receipts
 
     def _store(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import store

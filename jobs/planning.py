@@ -1,7 +1,7 @@
 """What a job will do: reads its manifest once, and finds what is new, finished, double and rejected."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,7 +15,6 @@ from jobs.outstanding import Outstanding, by_row_group
 from manifests.errors import one_line
 from manifests.hash_set import HASH, HashSet, as_numpy
 from manifests.identity import item_key
-from manifests.ledger import Origin
 from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
 from manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
 from manifests.storage import is_passing
@@ -36,19 +35,19 @@ _SCAN_SCHEMA = pa.schema(
 _REJECTED_SCHEMA = arrow_schema(REJECTED_COLUMNS)
 
 
-class Standing(Protocol):
-    """What an output holds already: `manifests.ledger.Ledger` for a run, `jobs.records.Standing` for a look."""
+@dataclass(frozen=True)
+class Standing:
+    """What an output holds already, 16-byte binary each.
 
-    @property
-    def keys(self) -> pa.ChunkedArray:
-        """Keys (`identity.item_key`) of the items that have a record, as 16-byte binary."""
+    Attributes:
+        keys: of the items that have a record (`manifests.identity.item_key`).
+        finished: request hashes of the records that count.
+        failed: request hashes of the failures.
+    """
 
-    @property
-    def failed(self) -> pa.ChunkedArray:
-        """Request hashes of the failures, as 16-byte binary."""
-
-    def finished(self, but: Collection[Origin] = ()) -> pa.ChunkedArray:
-        """Request hashes of the records, as 16-byte binary, but for those made elsewhere."""
+    keys: pa.ChunkedArray
+    finished: pa.ChunkedArray
+    failed: pa.ChunkedArray
 
 
 class Rejections(Protocol):
@@ -131,7 +130,6 @@ def make_plan(
     rejected: Rejections,
     limit: int | None,
     retry_failures: bool,
-    outdated: Collection[Origin] = (),
 ) -> Plan:
     """Read ids and hashes of every row, in tasks, and decide what each model is to draw.
 
@@ -139,7 +137,6 @@ def make_plan(
         rejected: takes the rows that cannot be drawn.
         limit: only the manifest's first so many samples.
         retry_failures: draw what failed before once more.
-        outdated: records made there count as not made.
     """
     for file, reason in manifest.unreadable.items():
         rejected.add(_rejected_file(file, reason))
@@ -156,7 +153,7 @@ def make_plan(
     rejected.finish()
 
     hashes, is_valid = as_numpy(scanned["request_hash"]), is_first & ~in_conflict
-    is_finished = is_valid & HashSet(as_numpy(standing.finished(outdated))).contains(hashes)
+    is_finished = is_valid & HashSet(as_numpy(standing.finished)).contains(hashes)
     is_failed = is_valid & ~is_finished & HashSet(as_numpy(standing.failed)).contains(hashes)
     is_changed = is_valid & ~is_finished & HashSet(as_numpy(standing.keys)).contains(as_numpy(scanned["key"]))
     num_gone = len(standing.keys) - int((is_finished | is_changed).sum())

@@ -1,6 +1,6 @@
 """The records of an output as any reader sees them, without holding its lease: parts, and receipts not yet in one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +10,8 @@ from manifests.errors import UserError
 from manifests.schema import RECORD_COLUMNS
 from manifests.storage import Folder
 
+_RECORD_COLUMNS = [column.name for column in RECORD_COLUMNS]
+
 
 def check_is_output(output: Folder) -> None:
     """Raise a `UserError` where a folder was not written by rendermill."""
@@ -17,24 +19,38 @@ def check_is_output(output: Folder) -> None:
         raise UserError(f"output {output.url}: no {layout.FORMAT_FILE} there, so it is no output of rendermill")
 
 
-def read_records(output: Folder, model: str | None = None) -> Iterator[pa.Table]:
-    """The records, a table a file, with `RECORD_COLUMNS`.
+def read_records(
+    output: Folder, model: str | None = None, columns: Sequence[str] = _RECORD_COLUMNS
+) -> Iterator[pa.Table]:
+    """The records, a table a file.
 
     A record that a run is just moving from `_pending/` into a part may come twice; both say the same.
 
     Args:
         model: only this model's.
     """
-    columns = [column.name for column in RECORD_COLUMNS]
-    for name in (*output.names(layout.PENDING), *output.names(layout.METADATA)):
+    for receipts in _read(output, layout.PENDING, [*columns, "model", "error_type"]):
+        yield _of_model(receipts.filter(pc.is_null(receipts["error_type"])), model).select(columns)
+    for records in _read(output, layout.METADATA, [*columns, "model"]):
+        yield _of_model(records, model).select(columns)
+
+
+def read_failures(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The failures, a table a file."""
+    for receipts in _read(output, layout.PENDING, [*columns, "error_type"]):
+        yield receipts.filter(pc.is_valid(receipts["error_type"])).select(columns)
+    yield from _read(output, layout.FAILURES, columns)
+
+
+def _read(output: Folder, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    for name in output.names(folder):
         if not name.endswith(".parquet"):
             continue
         try:
-            table = output.read_table(name)
+            yield output.read_table(name, list(dict.fromkeys(columns)))
         except FileNotFoundError:  # a run that is going on moved it
             continue
-        if "error_type" in table.column_names:
-            table = table.filter(pc.is_null(table["error_type"]))
-        if model is not None:
-            table = table.filter(pc.equal(table["model"], model))
-        yield table.select(columns)
+
+
+def _of_model(records: pa.Table, model: str | None) -> pa.Table:
+    return records if model is None else records.filter(pc.equal(records["model"], model))

@@ -1,6 +1,7 @@
 """Turns the models of a job file into what planning and rendering need, and checks all that can be checked by then."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from actors.checkpoints import Checkpoint, describe, is_on_hub
 from jobs.config import Job, ModelConfig
 from manifests.errors import UserError
 from manifests.identity import settings_hash
+from manifests.prompts import RowValidator
 from manifests.schema import ModelContract
 from manifests.storage import absolute
 from models.base import Family, Rules, Settings
@@ -70,6 +72,11 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     }
     contract = ModelContract(defaults, rules, settings_hash(asked))
     return ResolvedModel(name, checkpoint, family, settings, contract, media_format)
+
+
+def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:
+    """What turns the manifest's rows into items of these models."""
+    return RowValidator({name: model.contract for name, model in models.items()}, job.model_of_rows, job.seed)
 
 
 def _place(checkpoint: str) -> str:

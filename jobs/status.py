@@ -13,10 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs.console import Screen
-from jobs.records import check_is_output
+from jobs.records import check_is_output, read_failures
 from jobs.run_file import newest_run, read_run
 from jobs.words import duration
-from manifests import layout
 from manifests.lease import Holder, read_holder
 from manifests.storage import Folder, absolute
 
@@ -158,8 +157,8 @@ def _progress(told: Mapping[str, Any], model: str) -> ModelProgress:
 def _error_types(output: Folder) -> dict[str, int]:
     """Failures that are in the output, by type of error."""
     counts: Counter[str] = Counter()
-    for name in output.names(layout.FAILURES):
-        counts.update(output.read_table(name, ["error_type"])["error_type"].to_pylist())
+    for failures in read_failures(output, ["error_type"]):
+        counts.update(failures["error_type"].to_pylist())
     return dict(counts.most_common())
 
 

@@ -1,0 +1,62 @@
+"""Draws a few items of every shape and drops them; what is left is a profile, for `plan` and for runs."""
+
+import time
+from collections.abc import Mapping
+
+import pyarrow as pa
+import ray
+
+from jobs import cluster
+from jobs.config import Job
+from jobs.pipeline import ModelPipeline
+from jobs.planning import Plan
+from jobs.resolve import ResolvedModel
+from jobs.run_file import new_run_id
+from jobs.stored_files import StoredFiles
+from jobs.workers import start_desk
+from manifests.prompts import RowValidator
+from manifests.storage import Folder
+
+_NUM_BATCHES = 4
+"""Of a shape: the first pays for warming up."""
+
+
+def calibrate(
+    job: Job,
+    models: Mapping[str, ResolvedModel],
+    plan: Plan,
+    validator: RowValidator,
+    extra: pa.Schema,
+    profiles: Folder,
+    here: cluster.Cluster,
+) -> None:
+    """Draw four batches of every shape that is to be drawn, a model after the other, and store what was learned.
+
+    Args:
+        extra: the manifest's own columns.
+    """
+    desk = start_desk(profiles)
+    for name, model in models.items():
+        if not plan.num_to_do[name]:
+            continue
+        config, began = job.models[name], time.monotonic()
+        num_samples = _NUM_BATCHES * (config.fixed_batch or model.settings.reference_batch or 1)
+        pipeline = ModelPipeline(
+            spec=desk.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
+            pool=config.pool.model_copy(update={"min_actors": 1, "max_actors": 1}),
+            num_gpus=cluster.gpus_per_actor(config.pool, here),
+            num_actors=1,
+            num_items_per_chunk=max(num_samples, model.family.num_items_per_chunk),
+            media_format=model.media_format,
+            quality=config.quality,
+            validator=validator,
+            output=Folder(job.output),
+            extra=extra,
+        )
+        files = StoredFiles(began)
+        for receipts in pipeline.encoded(plan.outstanding.first_of_each_shape(num_samples)[name]).iter_batches(
+            batch_size=None, batch_format="pyarrow"
+        ):
+            files.add(receipts)
+        desk.findings.stored.remote(name, files.seconds_to_first, files.bytes_per_item)
+    ray.get(desk.findings.report.remote())

@@ -1,0 +1,169 @@
+"""`rendermill plan`: what a job would do, how long and with how much storage. It draws nothing and writes nothing."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from actors.profile import Profile, ProfileStore
+from actors.spec import profile_key
+from jobs import cluster
+from jobs.calibrate import calibrate
+from jobs.config import Job, Pool
+from jobs.console import Screen
+from jobs.estimate import ModelWork, ShapeEstimate, estimate_shape, padding, seconds_of_job
+from jobs.job_plan import JobPlan, ModelPlan, ShapePlan, in_words
+from jobs.planning import Plan, ShapeCount, Standing, make_plan
+from jobs.records import read_failures, read_records
+from jobs.resolve import ResolvedModel, make_validator, resolve_model
+from jobs.workers import open_profiles
+from manifests.hash_set import HASH
+from manifests.ledger import item_keys, request_hashes
+from manifests.prompts import open_manifest
+from manifests.storage import Folder, absolute
+
+_NUM_REASONS = 5
+_KEYS = ["id", "sample_index", "request_hash"]
+
+
+def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
+    """Print what a job would do.
+
+    Args:
+        is_calibrated: draw a few items of every shape whose pace is not known, and drop them.
+        as_json: print it as JSON.
+
+    Raises:
+        UserError: a mistake that `generate` would tell of, too.
+    """
+    patience_seconds = job.storage_patience.total_seconds()
+    manifest = open_manifest(absolute(job.manifest), patience_seconds)
+    output = Folder(absolute(job.output), patience_seconds)
+    profiles = open_profiles(job)
+    with cluster.connected() as here:
+        cluster.check_disks(job, here)
+        cluster.check_resources(job, here)
+        on_gpu = {name: cluster.gpus_per_actor(model.pool, here) > 0 for name, model in job.models.items()}
+        models = {name: resolve_model(job, name, on_gpu[name]) for name in job.models}
+        validator, rejections = make_validator(job, models), _Reasons()
+        planned = make_plan(manifest, validator, _standing(output), rejections, job.limit, retry_failures=False)
+        if is_calibrated:
+            calibrate(job, models, planned, validator, manifest.extra, profiles, here)
+        result = _job_plan(job, models, planned, rejections, ProfileStore(profiles), here)
+    if as_json:
+        print(json.dumps(asdict(result), ensure_ascii=False), file=screen.out)
+    else:
+        for line in in_words(result, job.output):
+            screen.line(line)
+    return 0
+
+
+class _Reasons:
+    """Counts rejected rows by their reason."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self.counts: Counter[str] = Counter()
+
+    def add(self, rows: pa.Table) -> None:
+        self.num_rows += rows.num_rows
+        self.counts.update(rows["reason"].to_pylist())
+
+    def finish(self) -> None:
+        pass
+
+
+def _standing(output: Folder) -> Standing:
+    """What an output holds already; nothing where there is none yet."""
+    records, failures = list(read_records(output, columns=_KEYS)), list(read_failures(output, _KEYS))
+    keys = pa.chunked_array([item_keys(table) for table in records], HASH)
+    return Standing(
+        keys=pa.chunked_array([keys.unique()], HASH),
+        finished=pa.chunked_array([request_hashes(table) for table in records], HASH),
+        failed=pa.chunked_array([request_hashes(table) for table in failures], HASH),
+    )
+
+
+def _job_plan(
+    job: Job,
+    models: Mapping[str, ResolvedModel],
+    planned: Plan,
+    rejections: _Reasons,
+    profiles: ProfileStore,
+    here: cluster.Cluster,
+) -> JobPlan:
+    shapes: list[ShapePlan] = []
+    by_model: dict[str, ModelPlan] = {}
+    work: list[ModelWork | None] = []
+    for name, model in models.items():
+        device, profile = profiles.newest(profile_key(model.checkpoint, model.settings)) or (None, Profile())
+        estimates = [(count, estimate_shape(count.shape, profile)) for count in planned.shapes if count.model == name]
+        shapes += [_shape_plan(count, estimate, model) for count, estimate in estimates]
+        model_work = _model_work(job.models[name].pool, estimates, profile.start_up_seconds or 0.0, here)
+        work.append(model_work)
+        by_model[name] = ModelPlan(
+            measured_on=device,
+            num_actors=cluster.max_actors(job.models[name].pool, here),
+            device=_device(job.models[name].pool, here),
+            device_hours=None if model_work is None else round(model_work.device_seconds / 3600, 4),
+        )
+    known = [model_work for model_work in work if model_work is not None]
+    seconds = seconds_of_job(known, here.resources) if len(known) == len(work) else None
+    sizes = [shape.bytes for shape in shapes if shape.num_to_do]
+    return JobPlan(
+        shapes=shapes,
+        models=by_model,
+        num_duplicates=planned.num_duplicates,
+        num_rejected=planned.num_rejected,
+        reasons=dict(rejections.counts.most_common(_NUM_REASONS)),
+        num_not_in_manifest=planned.num_not_in_manifest,
+        seconds=None if seconds is None else round(seconds, 1),
+        ends_at=None if seconds is None else (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat("T", "seconds"),
+        bytes=None if None in sizes else sum(size or 0 for size in sizes),
+    )
+
+
+def _shape_plan(count: ShapeCount, estimate: ShapeEstimate, model: ResolvedModel) -> ShapePlan:
+    bytes_per_item = estimate.bytes_per_item
+    return ShapePlan(
+        model=count.model,
+        shape=str(count.shape),
+        num_to_do=count.num_to_do,
+        num_changed=count.num_changed,
+        num_finished=count.num_finished,
+        num_failed=count.num_failed,
+        batch_size=estimate.batch_size,
+        seconds_per_item=estimate.seconds_per_item,
+        is_measured=estimate.is_measured,
+        bytes=None if bytes_per_item is None else round(bytes_per_item * count.num_to_do),
+        padding=padding(count.num_to_do, model.settings.reference_batch),
+    )
+
+
+def _model_work(
+    pool: Pool,
+    estimates: Sequence[tuple[ShapeCount, ShapeEstimate]],
+    start_up_seconds: float,
+    here: cluster.Cluster,
+) -> ModelWork | None:
+    """What a model has before it; None where the pace of something that is to be drawn is not known."""
+    to_do = [(count.num_to_do, estimate.seconds_per_item) for count, estimate in estimates if count.num_to_do]
+    known = [num_to_do * seconds for num_to_do, seconds in to_do if seconds is not None]
+    if len(known) < len(to_do):
+        return None
+    num_gpus = cluster.gpus_per_actor(pool, here)
+    num_items = sum(num_to_do for num_to_do, _ in to_do)
+    return ModelWork(
+        seconds=sum(known),
+        start_up_seconds=start_up_seconds if num_items else 0.0,
+        num_actors=max(1, min(cluster.max_actors(pool, here), num_items)),
+        device=_device(pool, here),
+        num_devices=num_gpus or pool.num_cpus,
+    )
+
+
+def _device(pool: Pool, here: cluster.Cluster) -> str:
+    return "GPU" if cluster.gpus_per_actor(pool, here) else "CPU"

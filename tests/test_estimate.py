@@ -1,0 +1,74 @@
+"""What drawing will take: arithmetic over profiles, and how it is put into words."""
+
+import pytest
+
+from actors.batching import Learned
+from actors.profile import Profile
+from jobs.estimate import ModelWork, estimate_shape, padding, seconds_of_job
+from jobs.words import duration, size
+from manifests.schema import Shape
+
+IMAGE = Shape(1024, 1024, 1, 20, is_guided=True)
+VIDEO = Shape(832, 480, 81, 40, is_guided=False)
+
+
+@pytest.mark.parametrize("shape", [IMAGE, VIDEO])
+def test_a_shape_in_words_is_that_shape_again(shape: Shape) -> None:
+    assert Shape.parse(str(shape)) == shape
+
+
+def profile(**seconds: float) -> Profile:
+    """Of images that are 1024 pixels wide and have these heights."""
+    shapes = {str(IMAGE._replace(height=int(height[1:]))): pace for height, pace in seconds.items()}
+    return Profile(
+        shapes={shape: Learned(size=16) for shape in shapes},
+        seconds_per_item=shapes,
+        bytes_per_item={shape: 1000.0 * Shape.parse(shape).height for shape in shapes},
+    )
+
+
+def test_a_shape_that_was_drawn_has_its_own_pace_and_batch() -> None:
+    estimate = estimate_shape(IMAGE, profile(h1024=0.3, h512=0.2))
+    assert (estimate.seconds_per_item, estimate.is_measured, estimate.batch_size) == (0.3, True, 16)
+    assert estimate.bytes_per_item == 1_024_000
+
+
+def test_any_other_shape_has_the_nearest_ones_in_proportion_to_its_work() -> None:
+    known = profile(h1024=0.3, h512=0.2)
+    unguided = estimate_shape(IMAGE._replace(height=512, num_inference_steps=80, is_guided=False), known)
+    assert (unguided.seconds_per_item, unguided.is_measured, unguided.batch_size) == (0.3, False, None)
+    assert unguided.bytes_per_item == 512_000, "files depend on pixels alone"
+    wide = estimate_shape(IMAGE._replace(width=2048), known)
+    assert (wide.seconds_per_item, wide.bytes_per_item) == (0.6, 2_048_000)
+
+
+def test_batches_alone_serve_where_no_pace_is_known_and_nothing_is_made_up() -> None:
+    learned = Learned(size=8, seconds_per_item={4: [0.5, 0.4], 8: [0.35, 0.31]})
+    assert estimate_shape(IMAGE, Profile(shapes={str(IMAGE): learned})).seconds_per_item == 0.31
+    assert estimate_shape(IMAGE, Profile(shapes={str(IMAGE): Learned(size=1)})).seconds_per_item is None
+
+
+def test_a_job_takes_as_long_as_its_slowest_model_or_as_all_its_devices() -> None:
+    images = ModelWork(seconds=8000, start_up_seconds=60, num_actors=8, device="GPU", num_devices=1)
+    videos = ModelWork(seconds=4000, start_up_seconds=100, num_actors=2, device="GPU", num_devices=1)
+    assert seconds_of_job([images, videos], {"GPU": 100, "CPU": 8}) == 2100
+    assert seconds_of_job([images, videos], {"GPU": 4, "CPU": 8}) == 3000, "they share four GPUs"
+    assert seconds_of_job([], {"CPU": 8}) == 0
+
+
+def test_padding_is_the_last_batchs() -> None:
+    assert padding(20, 8) == pytest.approx(4 / 24)
+    assert padding(16, 8) == padding(3, None) == padding(0, 8) == 0
+
+
+def test_durations_and_sizes_in_words() -> None:
+    assert [duration(seconds) for seconds in (0.4, 119, 121, 7000, 7200, 13_000, 201_600)] == [
+        "0 s",
+        "119 s",
+        "2 min",
+        "117 min",
+        "2 h",
+        "3 h 37 min",
+        "2 d 8 h",
+    ]
+    assert [size(number) for number in (0, 999, 1000, 1.44e6, 7e15)] == ["0 B", "999 B", "1 KB", "1.44 MB", "7 PB"]

@@ -1,0 +1,80 @@
+"""`rendermill plan` and `rendermill status`: what a job would do, and how far it is."""
+
+import json
+from dataclasses import replace
+
+from conftest import Rendermill
+
+from jobs.run_file import newest_run
+from jobs.status import in_words, look
+from manifests.layout import run_file
+from manifests.lease import Lease, read_holder
+from manifests.storage import Folder
+
+
+def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-shapes")
+    rows = [{"id": str(index), "prompt": f"prompt {index}", "width": 32 if index % 3 else 64} for index in range(12)]
+    rendermill.manifest([*rows, rows[0], {"id": "bad", "prompt": "bad", "width": 65}])
+    job = rendermill.write_job(models=rendermill.models)
+    before = rendermill.run("plan", job)
+    assert before.status == 0, before
+    lines = before.out.splitlines()
+    assert lines[1].split() == ["sana", "32", "x", "32,", "2", "steps,", "guided", "8", "0", "0", "?", "?", "0.0%", "?"]
+    assert "to draw: 12 items; how long it takes is not known yet, --calibrate finds out" in lines
+    assert "1 rows say again what an earlier row says" in lines
+    assert "  1 × width: 65 is not a multiple of 32; 64 or 96 would be" in lines
+    assert not rendermill.output.exists(), "plan writes nothing"
+
+    drawn = rendermill.run("generate", job, "limit=9")
+    assert drawn.status == 3, drawn
+    rows[0]["prompt"] = "another prompt"
+    del rows[1]
+    rendermill.manifest(rows)
+    after = rendermill.run("plan", job, "--json")
+    assert after.status == 0, after
+    plan = json.loads(after.out)
+    counted = {shape["shape"]: (shape["num_to_do"], shape["num_changed"]) for shape in plan["shapes"]}
+    assert counted == {"32 x 32, 2 steps, guided": (2, 0), "64 x 32, 2 steps, guided": (2, 1)}
+    assert (sum(shape["num_finished"] for shape in plan["shapes"]), plan["num_not_in_manifest"]) == (7, 1)
+    assert all(shape["is_measured"] and shape["seconds_per_item"] > 0 for shape in plan["shapes"])
+    assert plan["seconds"] > 0
+    assert plan["bytes"] > 0
+    assert plan["ends_at"] > "2026"
+
+    status = json.loads(rendermill.run("status", rendermill.output, "--json").out)
+    assert (status["state"], status["num_rejected"], status["holder"]) == ("finished", 1, None)
+    progress = status["models"]["sana"]
+    assert (progress["num_to_do"], progress["num_done"], progress["seconds_left"]) == (9, 9, 0)
+    assert set(progress["batch_sizes"]) == {"32 x 32, 2 steps, guided", "64 x 32, 2 steps, guided"}
+    _under_way(Folder(str(rendermill.output)))
+    watched = rendermill.run("status", rendermill.output, "--watch")
+    assert watched.status == 0, watched
+    assert "died" in watched.out
+
+
+def _under_way(output: Folder) -> None:
+    """Look at an output while its run is half done, and after that run died."""
+    run_id = newest_run(output)
+    told = json.loads(output.read(run_file(run_id)))
+    told |= {"state": "running", "num_finished": {"sana": 4}, "items_per_second_now": {"sana": 0.5}}
+    output.write(run_file(run_id), json.dumps(told).encode())
+    with Lease(output, run_id):
+        running = look(output)
+        assert (running.state, running.models["sana"].seconds_left) == ("running", 10)
+        assert "  sana: 4 of 9 (44%);" in "\n".join(in_words(running))
+        assert "0.50/s now, 10 s left" in "\n".join(in_words(running))
+    silent = replace(read_holder(output), is_released=False, machine="another", heartbeat_at=0.0)
+    output.write("lease/000099.json", silent.as_json())
+    assert look(output).state == "died"
+
+
+def test_calibrating_learns_the_pace_without_an_output(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-shapes", batch=2)
+    rendermill.manifest([{"prompt": f"prompt {index}"} for index in range(9)])
+    planned = rendermill.run("plan", rendermill.write_job(), "--calibrate", "--json")
+    assert planned.status == 0, planned
+    (shape,) = json.loads(planned.out)["shapes"]
+    assert shape["is_measured"]
+    assert shape["bytes"] > 0
+    assert not rendermill.output.exists()
