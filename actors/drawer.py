@@ -60,8 +60,13 @@ class Drawer:
         self._spec = spec
         self._model = model
         self._reference_batch = spec.settings.reference_batch
-        first = FAMILIES[spec.checkpoint.pipeline_class].reference_batch[spec.settings.compile]
-        self._sizer = BatchSizer(spec.batch, self._reference_batch or 1, first)
+        family = FAMILIES[spec.checkpoint.pipeline_class]
+        self._sizer = BatchSizer(
+            spec.batch,
+            smallest=self._reference_batch or 1,
+            first=family.reference_batch[spec.settings.compile],
+            largest=max(family.num_items_per_chunk, self._reference_batch or 1),
+        )
         self._deadlines = Deadlines(spec.deadline_seconds, spec.settings.compile)
         self._paces: dict[str, Pace] = {}
         for shape, learned in known.shapes.items():
