@@ -60,12 +60,11 @@ class ModelPipeline:
         fair_share = math.ceil(num_items / (self.num_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
         # whole batches, so that only the last is short
         chunk_size = min(max(self.num_items_per_chunk, batch), fair_share)
-        requests = (
-            ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work))
-            .map_batches(self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS)
-            .repartition(target_num_rows_per_block=chunk_size)
+        requests = ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work)).map_batches(
+            self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS
         )
-        return rendered(requests, self.spec, self.pool, self.num_gpus, chunk_size)
+        chunks = _in_blocks(requests, chunk_size, TASK_NUM_CPUS)
+        return rendered(chunks, self.spec, self.pool, self.num_gpus, chunk_size)
 
     def encoded(self, work: list[Work]) -> Dataset:
         """The lazy Dataset of what receipts would say, of items that are drawn and encoded and then dropped."""
@@ -127,6 +126,18 @@ def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float,
         num_cpus=pool.num_cpus,
         num_gpus=num_gpus,
     )
+
+
+def _in_blocks(dataset: Dataset, num_rows: int, num_cpus: float) -> Dataset:
+    """The rows in blocks of so many at most.
+
+    Args:
+        num_cpus: that a task of this step takes; Ray's own choice is one, which a small machine may never have free.
+    """
+    blocks = dataset.repartition(target_num_rows_per_block=num_rows)
+    step: Any = blocks._logical_plan.dag
+    step.ray_remote_args["num_cpus"] = num_cpus  # there is no public way
+    return blocks
 
 
 class _Renderer:
