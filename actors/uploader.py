@@ -1,6 +1,7 @@
-"""Stores what the renderer drew and completes its receipts: the media first, then the row that names it."""
+"""Encodes and stores what the renderer drew, and completes its receipts: media first, then the row that names them."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,13 @@ import pyarrow as pa
 
 from actors.media import EXTENSIONS, encode
 from manifests.errors import one_line
-from manifests.layout import media_path
+from manifests.layout import key_in_shard, media_path, shard
+from manifests.shards import json_of, pack, sample_json
 from manifests.storage import Folder
 
 
 def store(rendered: pa.Table, output: Folder, media_format: str, quality: int | None, receipts: pa.Schema) -> pa.Table:
-    """Encode and store every item of a table.
+    """Encode and store every item of a table, each as a file.
 
     Args:
         rendered: from `Renderer`: request and record columns known so far, and `frames` (raw uint8 bytes).
@@ -22,44 +24,84 @@ def store(rendered: pa.Table, output: Folder, media_format: str, quality: int | 
     Returns:
         One receipt an item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
     """
-    completed, files = encode_all(rendered, media_format, quality, receipts)
+    rows, files = [], {}
+    for row, data in _encoded(rendered, media_format, quality):
+        rows.append(row)
+        if data is not None:
+            extension = EXTENSIONS[media_format]
+            row["path"] = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], extension)
+            files[row["path"]] = data
     output.write_all(files)
-    return completed
+    return pa.Table.from_pylist(rows, receipts)
 
 
-def encode_all(
-    rendered: pa.Table, media_format: str, quality: int | None, receipts: pa.Schema
-) -> tuple[pa.Table, dict[str, bytes]]:
-    """Encode every item of a table.
+def encode_all(rendered: pa.Table, media_format: str, quality: int | None, receipts: pa.Schema) -> pa.Table:
+    """Encode every item of a table, for `store_shard`.
+
+    Args:
+        rendered: as for `store`.
+        receipts: as for `store`.
 
     Returns:
-        One receipt an item, and the files by path. An item that cannot be encoded becomes a failure.
+        One receipt an item, still without its `path`, and a column `media`: the file's bytes; null for a failure.
     """
+    encoded = list(_encoded(rendered, media_format, quality))
+    table = pa.Table.from_pylist([row for row, _ in encoded], receipts)
+    return table.append_column("media", pa.array([data for _, data in encoded], pa.large_binary()))
+
+
+def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema) -> pa.Table:
+    """Store all items of a table as one shard.
+
+    Args:
+        encoded: from `encode_all`.
+        extra: the manifest's own columns.
+
+    Returns:
+        One receipt an item.
+    """
+    receipts = encoded.drop_columns(["media"])
+    rows = receipts.to_pylist()
+    drawn = [(row, media) for row, media in zip(rows, encoded["media"], strict=True) if media.is_valid]
+    files: dict[str, bytes | pa.Buffer] = {}
+    for row, media in drawn:
+        key = key_in_shard(row["id"], row["sample_index"], row["request_hash"])
+        row["member"] = f"{key}.{EXTENSIONS[row['format']]}"
+        if row["member"] not in files:  # Ray may have had an item drawn twice: the first one's receipt counts
+            files |= {row["member"]: media.as_buffer(), json_of(row["member"]): sample_json(row, extra.names)}
+    if drawn:
+        data = pack(files)
+        first, _ = drawn[0]
+        path = shard(first["model"], first["run_id"], hashlib.sha256(data).hexdigest())
+        output.write(path, data)
+        for row, _ in drawn:
+            row["path"] = path
+    return pa.Table.from_pylist(rows, receipts.schema)
+
+
+def _encoded(
+    rendered: pa.Table, media_format: str, quality: int | None
+) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    """Every item's row as the record has it, but for its place, and its file; a failure has none."""
     rows = rendered.drop_columns(["frames"]).to_pylist()
-    files: dict[str, bytes] = {}
     for row, frames in zip(rows, rendered["frames"], strict=True):
-        if row["error_type"] is None:
-            pixels = frames.as_buffer()
-            try:
-                data = _encoded(row, pixels, media_format, quality)
-            except (ValueError, MemoryError) as error:
-                row |= {"error_type": type(error).__name__, "error": one_line(error, 2000), "attempts": row["attempt"]}
-                continue
-            row |= _described(row, data, pixels, media_format)
-            files[row["path"]] = data
-    return pa.Table.from_pylist(rows, receipts), files
+        if row["error_type"] is not None:
+            yield row, None
+            continue
+        pixels = frames.as_buffer()
+        shape = (row["num_frames"], row["height"], row["width"], 3)
+        try:
+            data = encode(np.frombuffer(pixels, np.uint8).reshape(shape), media_format, row["fps"], quality)
+        except (ValueError, MemoryError) as error:
+            row |= {"error_type": type(error).__name__, "error": one_line(error, 2000), "attempts": row["attempt"]}
+            yield row, None
+            continue
+        yield row | _described(data, pixels, media_format), data
 
 
-def _encoded(row: dict[str, Any], pixels: pa.Buffer, media_format: str, quality: int | None) -> bytes:
-    shape = (row["num_frames"], row["height"], row["width"], 3)
-    return encode(np.frombuffer(pixels, np.uint8).reshape(shape), media_format, row["fps"], quality)
-
-
-def _described(row: dict[str, Any], data: bytes, pixels: pa.Buffer, media_format: str) -> dict[str, Any]:
+def _described(data: bytes, pixels: pa.Buffer, media_format: str) -> dict[str, Any]:
     """What the record says of a file."""
-    path = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], EXTENSIONS[media_format])
     return {
-        "path": path,
         "format": media_format,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),

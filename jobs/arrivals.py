@@ -20,6 +20,7 @@ class Arrivals:
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         self._queue: queue.Queue[tuple[str, pa.Table | Exception | None]] = queue.Queue(_NUM_WAITING)
+        self._datasets = datasets
         self._stopped = {model: threading.Event() for model in datasets}
         for model, dataset in datasets.items():
             threading.Thread(target=self._run, args=(model, dataset), name=f"dataset-{model}", daemon=True).start()
@@ -44,6 +45,12 @@ class Arrivals:
     def stop(self, model: str) -> None:
         """End one model's Dataset; the others go on."""
         self._stopped[model].set()
+
+    def end(self) -> None:
+        """End all Datasets and whatever their tasks are doing: once this has returned, none of them stores anything."""
+        for dataset in self._datasets.values():
+            if dataset._current_executor is not None:  # there is no public way to wait for tasks that are given up
+                dataset._current_executor.shutdown(force=True)
 
     def at_hand(self) -> Iterator[tuple[str, pa.Table]]:
         """What has come already, without waiting for more."""

@@ -49,14 +49,16 @@ def calibrate(
             num_items_per_chunk=max(num_samples, model.family.num_items_per_chunk),
             media_format=model.media_format,
             quality=config.quality,
+            num_items_per_shard=None,
             validator=validator,
             output=Folder(job.output),
             extra=extra,
         )
         files = StoredFiles(began)
-        for receipts in pipeline.encoded(plan.outstanding.first_of_each_shape(num_samples)[name]).iter_batches(
-            batch_size=None, batch_format="pyarrow"
+        drawn = pipeline.drawn(plan.outstanding.first_of_each_shape(num_samples)[name])
+        for encoded in (
+            pipeline.encoded(drawn).drop_columns(["media"]).iter_batches(batch_size=None, batch_format="pyarrow")
         ):
-            files.add(receipts)
+            files.add(encoded)
         desk.findings.stored.remote(name, files.seconds_to_first, files.bytes_per_item)
     ray.get(desk.findings.report.remote())

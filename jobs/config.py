@@ -16,6 +16,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from manifests.layout import Layout
+
 Dtype = Literal["bfloat16", "float16", "float32"]
 
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
@@ -150,6 +152,9 @@ class ModelConfig(_Section):
         le=100,
         description="webp and jpeg: 1 … 100, null is 95; mp4: x264's rate factor, 0 … 51, null is 18.",
     )
+    num_items_per_shard: int | None = Field(
+        None, ge=1, description="`layout: webdataset`: items in a tar file; null: 256 images, 8 videos."
+    )
     scheduler: dict[str, Any] = Field({}, description="Changes to the scheduler's config: `{flow_shift: 5.0}`.")
     pipeline_arguments: dict[str, Any] = Field(
         {}, description="`max_sequence_length`; for Sana also `complex_human_instruction`, a list of lines."
@@ -177,6 +182,10 @@ class Job(_Section):
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seeds of rows without a seed of their own derive from it.")
     manifest: str = Field(min_length=1, description="Parquet: a file, a folder or a glob; any fsspec URL.")
     output: str = Field(min_length=1, description="A folder or URL.")
+    layout: Layout = Field(
+        "files",
+        description="`files`: an item a file; `webdataset`: tar shards to train from. An output keeps its first run's.",
+    )
     shared_disk: bool = Field(False, description="Every node sees local paths; needed for them on several nodes.")
     default_model: str | None = Field(None, description="Of rows that name none; null: the only one.")
     reproducibility: Literal["strict", "fast"] = Field(
@@ -221,6 +230,15 @@ class Job(_Section):
             if model.offload == "if_needed" and self.reproducibility == "strict":
                 raise _disagreement(
                     ("models", name, "offload"), "if_needed is for `reproducibility: fast`; write `model` here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _shards_alone_have_a_size(self) -> "Job":
+        for name, model in self.models.items():
+            if model.num_items_per_shard is not None and self.layout != "webdataset":
+                raise _disagreement(
+                    ("models", name, "num_items_per_shard"), "only `layout: webdataset` has shards; remove it"
                 )
         return self
 

@@ -23,12 +23,13 @@ from jobs.workers import Desk, open_profiles, start_desk
 from manifests.errors import UserError
 from manifests.identity import request_hash
 from manifests.schema import REQUEST_COLUMNS
+from manifests.shards import read_member
 from manifests.storage import Folder
 
 MIN_PSNR = 25.0
 """Decibels: other devices and versions sum in another order, and a video's file has lost a little too."""
 
-_RECORDED = ("path", "format", "pixel_sha256", "device", "environment")
+_RECORDED = ("path", "member", "format", "pixel_sha256", "device", "environment")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def _draw(
     here: cluster.Cluster,
 ) -> Iterator[DrawnAgain]:
     names = [column.name for column in REQUEST_COLUMNS]
-    columns = {name: [record[name] for record in records] for name in names}
-    columns |= {f"recorded_{name}": [record[name] for record in records] for name in _RECORDED}
+    columns: dict[str, Any] = {name: [record[name] for record in records] for name in names}
+    columns |= {f"recorded_{name}": pa.array([record[name] for record in records], pa.string()) for name in _RECORDED}
     requests = pa.table(columns)
     config = job.models[model.name]
     chunks = rendered(
@@ -127,7 +128,8 @@ def _compare_one(row: Mapping[str, Any], pixels: Any, output: Folder) -> DrawnAg
     data = pixels.as_buffer()
     if hashlib.sha256(data).hexdigest() == row["recorded_pixel_sha256"]:
         return DrawnAgain(item, "with the same pixels", False)
-    stored = output.read(row["recorded_path"])
+    path, member = row["recorded_path"], row["recorded_member"]
+    stored = output.read(path) if member is None else read_member(output, path, member)
     decibels = None if stored is None else _psnr(np.frombuffer(data, np.uint8), decode(stored, row["recorded_format"]))
     likeness = "its file is gone" if decibels is None else f"PSNR {decibels:.1f} dB"
     changed = differing(

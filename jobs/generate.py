@@ -11,6 +11,7 @@ from jobs.planning import Plan, Standing, make_plan
 from jobs.resolve import ResolvedModel, make_validator, resolve_model
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id
+from jobs.shards import tidy
 from jobs.workers import open_profiles, start_desk
 from manifests.errors import UserError
 from manifests.lease import Lease
@@ -45,7 +46,8 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
         run_id = new_run_id()
         with Lease(output, run_id) as lease:
             output.remove_leftovers()
-            ledger = Ledger(output, run_id, manifest.extra)
+            ledger = Ledger(output, run_id, manifest.extra, job.layout)
+            tidy(ledger)
             run_file = RunFile(output, run_id, job, source)
             run_file.update("planning")
             outdated = _outdated(job, ledger, models, num_gpus)
@@ -63,6 +65,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                     num_items_per_chunk=model.family.num_items_per_chunk,
                     media_format=model.media_format,
                     quality=job.models[name].quality,
+                    num_items_per_shard=model.num_items_per_shard,
                     validator=validator,
                     output=output,
                     extra=ledger.extra,

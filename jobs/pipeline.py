@@ -1,4 +1,4 @@
-"""One model's Ray Dataset: read → chunk → render → store → receipts."""
+"""One model's Ray Dataset: read → chunk → render → store, as files or in shards → receipts."""
 
 import math
 from collections.abc import Iterator
@@ -24,6 +24,10 @@ _NUM_CHUNKS_WITH_ACTOR = 2
 
 _NUM_ROWS_SORTED_TOGETHER = 8192
 
+_SHARD_NUM_CPUS = 0.2
+"""Other than `TASK_NUM_CPUS`: Ray Data makes one step of two that ask for the same, and frames would wait for a shard
+where their files should."""
+
 
 @dataclass(frozen=True)
 class ModelPipeline:
@@ -33,6 +37,7 @@ class ModelPipeline:
         num_gpus: per actor.
         num_actors: as many as the pool and the cluster allow.
         media_format: a key of `actors.media.EXTENSIONS`.
+        num_items_per_shard: at most; None: every item is a file of its own.
         extra: the manifest's own columns.
     """
 
@@ -43,15 +48,17 @@ class ModelPipeline:
     num_items_per_chunk: int
     media_format: str
     quality: int | None
+    num_items_per_shard: int | None
     validator: RowValidator
     output: Folder
     extra: pa.Schema
 
     def dataset(self, work: list[Work]) -> Dataset:
         """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`) of what is to be drawn."""
-        return self.drawn(work).map_batches(
-            self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS
-        )
+        drawn = self.drawn(work)
+        if self.num_items_per_shard is None:
+            return drawn.map_batches(self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
+        return self._in_shards(drawn, self.num_items_per_shard)
 
     def drawn(self, work: list[Work]) -> Dataset:
         """The lazy Dataset whose blocks are what was drawn; see `actors.renderer.Renderer` for the tables."""
@@ -66,11 +73,17 @@ class ModelPipeline:
         chunks = _in_blocks(requests, chunk_size, TASK_NUM_CPUS)
         return rendered(chunks, self.spec, self.pool, self.num_gpus, chunk_size)
 
-    def encoded(self, work: list[Work]) -> Dataset:
-        """The lazy Dataset of what receipts would say, of items that are drawn and encoded and then dropped."""
-        return self.drawn(work).map_batches(
-            self._encode, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS
+    def encoded(self, drawn: Dataset) -> Dataset:
+        """The lazy Dataset of receipts and encoded media (`actors.uploader.encode_all`) of what was drawn."""
+        return drawn.map_batches(self._encode, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
+
+    def _in_shards(self, drawn: Dataset, num_items: int) -> Dataset:
+        """Encode what was drawn as it comes, and store so many items at a time; the last shard may hold fewer."""
+        stored = self.encoded(drawn).map_batches(
+            self._store_shard, batch_size=num_items, batch_format="pyarrow", num_cpus=_SHARD_NUM_CPUS
         )
+        # becomes one step with the one before, hands that one exactly so many items, and keeps its receipts together
+        return _in_blocks(stored, num_items, _SHARD_NUM_CPUS, strict=True)
 
     def _read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
@@ -90,16 +103,20 @@ class ModelPipeline:
         if requests:
             yield _sorted_table(requests, schema)
 
-    def _encode(self, rendered: pa.Table) -> pa.Table:
-        from actors.uploader import encode_all
-
-        receipts, _ = encode_all(rendered, self.media_format, self.quality, receipt_schema(self.extra))
-        return receipts
-
     def _store(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import store
 
         return store(rendered, self.output, self.media_format, self.quality, receipt_schema(self.extra))
+
+    def _encode(self, rendered: pa.Table) -> pa.Table:
+        from actors.uploader import encode_all
+
+        return encode_all(rendered, self.media_format, self.quality, receipt_schema(self.extra))
+
+    def _store_shard(self, encoded: pa.Table) -> pa.Table:
+        from actors.uploader import store_shard
+
+        return store_shard(encoded, self.output, self.extra)
 
 
 def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float, chunk_size: int) -> Dataset:
@@ -128,13 +145,13 @@ def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float,
     )
 
 
-def _in_blocks(dataset: Dataset, num_rows: int, num_cpus: float) -> Dataset:
-    """The rows in blocks of so many at most.
+def _in_blocks(dataset: Dataset, num_rows: int, num_cpus: float, strict: bool = False) -> Dataset:
+    """The rows in blocks of so many at most, or of exactly so many but for the last.
 
     Args:
         num_cpus: that a task of this step takes; Ray's own choice is one, which a small machine may never have free.
     """
-    blocks = dataset.repartition(target_num_rows_per_block=num_rows)
+    blocks = dataset.repartition(target_num_rows_per_block=num_rows, strict=strict)
     step: Any = blocks._logical_plan.dag
     step.ray_remote_args["num_cpus"] = num_cpus  # there is no public way
     return blocks

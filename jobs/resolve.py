@@ -16,12 +16,17 @@ from models.base import Family, Rules, Settings
 from models.registry import FAMILIES
 
 _FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
+_ITEMS_PER_SHARD = {"image": 256, "video": 8}
 _QUALITY = {"webp": (1, 100), "jpeg": (1, 100), "mp4": (0, 51)}
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model of the job with every default filled in."""
+    """A model of the job with every default filled in.
+
+    Attributes:
+        num_items_per_shard: None: every item is a file of its own.
+    """
 
     name: str
     checkpoint: Checkpoint
@@ -29,6 +34,7 @@ class ResolvedModel:
     settings: Settings
     contract: ModelContract
     media_format: str
+    num_items_per_shard: int | None
 
 
 def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
@@ -71,7 +77,8 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         "quality": config.quality,
     }
     contract = ModelContract(defaults, rules, settings_hash(asked))
-    return ResolvedModel(name, checkpoint, family, settings, contract, media_format)
+    per_shard = (config.num_items_per_shard or _ITEMS_PER_SHARD[rules.kind]) if job.layout == "webdataset" else None
+    return ResolvedModel(name, checkpoint, family, settings, contract, media_format, per_shard)
 
 
 def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:

@@ -20,6 +20,7 @@ from jobs.pipeline import ModelPipeline
 from jobs.planning import Plan
 from jobs.rate import Rate
 from jobs.run_file import RunFile
+from jobs.shards import tidy
 from jobs.stored_files import StoredFiles
 from jobs.workers import Desk
 from manifests.errors import one_line
@@ -102,8 +103,7 @@ class Run:
         try:
             with show_progress(self._screen, self._plan.num_to_do) as advance:
                 self._draw_all(lease, arrivals, advance)
-            lease.confirm()
-            self._ledger.roll_up()
+            self._settle(lease, arrivals)
             return "failed" if self._errors else "stopped" if self._is_stopping else "finished"
         except KeyboardInterrupt:
             # a second signal must not break off what follows, and whoever sent it may wait only for seconds
@@ -112,9 +112,16 @@ class Run:
             for model, receipts in arrivals[-1].at_hand() if arrivals else ():
                 self._commit(model, receipts)
             self._ledger.flush()  # in a moment, and enough; what follows may be cut off
-            lease.confirm()
-            self._ledger.roll_up()
+            self._settle(lease, arrivals)
             return "interrupted"
+
+    def _settle(self, lease: Lease, rounds: list[Arrivals]) -> None:
+        """Leave in the output what is committed, and no more."""
+        lease.confirm()
+        self._ledger.roll_up()
+        for arrivals in rounds:
+            arrivals.end()
+        tidy(self._ledger)
 
     def _draw_all(self, lease: Lease, rounds: list[Arrivals], advance: _Advance) -> None:
         """Run the Datasets; again for what gave no receipt, as long as that brings some."""
@@ -151,6 +158,8 @@ class Run:
         if not (self._finished[model] or self._failed[model]):
             self._tell_of_other_origins(model, receipts)
         new = self._plan.outstanding.take(receipts)
+        if new.num_rows < receipts.num_rows:
+            self._ledger.doubt(receipts)
         if new.num_rows:
             self._ledger.add(new)
             self._rates[model].add(new.num_rows)

@@ -6,24 +6,22 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from jobs.console import Screen, show_progress
 from jobs.records import check_is_output, read_records
-from manifests.errors import UserError, one_line
+from jobs.stored_media import check_media
+from manifests.errors import UserError
 from manifests.hash_set import HashSet
+from manifests.layout import MEDIA
 from manifests.storage import Folder, absolute
 
-_NUM_THREADS = 16
-_NUM_FILES_AT_ONCE = 256
 _NUM_EXAMPLES = 20
-_BYTES_READ_AT_ONCE = 2**22
 _PATIENCE_SECONDS = 60.0
 
 OK, DAMAGED = 0, 3
@@ -54,10 +52,10 @@ class Report:
 
     Attributes:
         num_records: records read.
-        num_bytes: of the files that were read.
-        missing: records whose file is not there.
-        damaged: files that are not as their record says.
-        unreadable: files that could not be read.
+        num_bytes: of the media files that were read.
+        missing: records whose media file is not there.
+        damaged: media files that are not as their record says.
+        unreadable: media files that could not be read.
         without_record: media that no record names.
         again: by result in words, items that were drawn again.
         different: items that came out other than before.
@@ -136,25 +134,29 @@ class _Sample:
 
 
 def _check_files(output: Folder, model: str | None, report: Report, sample: _Sample, screen: Screen) -> None:
-    present = set(output.all_names(f"media/{model}" if model else "media"))
+    present = set(output.all_names(f"{MEDIA}/{model}" if model else MEDIA))
     paths: list[bytes] = []
 
-    def records() -> Iterator[dict[str, Any]]:
+    def tables() -> Iterator[pa.Table]:
         for table in read_records(output, model):
             for record in table.to_pylist():
                 sample.offer(record)
-                paths.append(_path_hash(record["path"]))
-                yield record
+            yield table
 
     with show_progress(screen, {"files": len(present)}) as advance:
-        for record, (kind, size, details) in _in_threads(output, records()):
-            report.num_records += 1
-            report.num_bytes += size
-            if kind:
-                problems: Problems = getattr(report, kind)
-                problems.add(f"{record['path']}{details}")
-            if record["path"] in present:
-                advance("files", int(not kind), int(bool(kind)))
+        for path, findings, without_record in check_media(output, tables()):
+            paths.append(_path_hash(path))
+            for finding in findings:
+                report.num_records += 1
+                report.num_bytes += finding.num_bytes
+                if finding.problem:
+                    problems: Problems = getattr(report, finding.problem)
+                    problems.add(f"{finding.name}: {finding.details}" if finding.details else finding.name)
+            for name in without_record:
+                report.without_record.add(name)
+            if path in present:
+                is_bad = any(finding.problem for finding in findings)
+                advance("files", int(not is_bad), int(is_bad))
     known = HashSet(np.array(paths, "S16"))
     names = sorted(present)
     for name, is_known in zip(
@@ -162,40 +164,6 @@ def _check_files(output: Folder, model: str | None, report: Report, sample: _Sam
     ):
         if not is_known:
             report.without_record.add(name)
-
-
-def _in_threads(
-    output: Folder, records: Iterable[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], tuple[str, int, str]]]:
-    """Check files side by side, a bounded number at once, in order."""
-    left = iter(records)
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        waiting: list[tuple[dict[str, Any], Future[tuple[str, int, str]]]] = []
-        while True:
-            batch = list(islice(left, _NUM_FILES_AT_ONCE))
-            started = [(record, threads.submit(_check_file, output, record)) for record in batch]
-            yield from ((record, future.result()) for record, future in waiting)
-            if not batch:
-                return
-            waiting = started
-
-
-def _check_file(output: Folder, record: dict[str, Any]) -> tuple[str, int, str]:
-    """What is wrong with a record's file: the name of the `Report`'s field or "", the bytes read, and details."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        for part in output.stream(record["path"], _BYTES_READ_AT_ONCE):
-            digest.update(part)
-            size += len(part)
-    except FileNotFoundError:
-        return "missing", 0, ""
-    except Exception as error:  # each store's client has errors of its own
-        return "unreadable", size, f": {one_line(error)}"
-    if size != record["bytes"]:
-        return "damaged", size, f": {size} bytes, and its record says {record['bytes']}"
-    if digest.hexdigest() != record["sha256"]:
-        return "damaged", size, ": its content has another sha256 than its record"
-    return "", size, ""
 
 
 def _path_hash(path: str) -> bytes:

@@ -19,6 +19,7 @@ from manifests.errors import UserError
 from manifests.hash_set import HASH, hashes_of_hex
 from manifests.identity import item_key
 from manifests.schema import FORMAT_VERSION, RECORD_COLUMNS, arrow_schema, receipt_schema
+from manifests.shards import StaleShards, find_stale_shards
 from manifests.storage import Folder, first_contact, parquet_bytes
 
 _NUM_IO_THREADS = 8
@@ -41,21 +42,25 @@ class Ledger:
         folder: the output.
         run_id: names the files that this run writes.
         extra: the manifest's own columns.
+        media_layout: how media are stored.
 
     Raises:
-        UserError: the folder cannot be written, was made by a newer rendermill, or has extra columns of other types.
+        UserError: the folder cannot be written, was made by a newer rendermill, or has another layout, or extra columns
+            of other types.
     """
 
-    def __init__(self, folder: Folder, run_id: str, extra: pa.Schema) -> None:
+    def __init__(self, folder: Folder, run_id: str, extra: pa.Schema, media_layout: layout.Layout = "files") -> None:
         self._folder = folder
         self._run_id = run_id
+        self._has_shards = media_layout == "webdataset"
         self._num_files = {layout.METADATA: 0, layout.FAILURES: 0, layout.PENDING: 0}
-        self.extra = self._settle_format(extra)
+        self.extra = self._settle_format(extra, media_layout)
         self._schemas = _schemas(self.extra)
         self._unflushed: list[pa.Table] = []
         self._pending: list[pa.Table] = []
         self._pending_files: list[str] = []
-        self._replaced_media: list[str] = []
+        self._stale_media: set[str] = set()
+        self._stale_media_files: list[str] = []
         self._part_names: dict[str, list[str]] = {}
         self._index: dict[str, pa.Table] = {}
         self._origins: dict[Origin, int] = {}
@@ -63,6 +68,11 @@ class Ledger:
         for kind in (layout.METADATA, layout.FAILURES):
             self._load_index(kind)
         self._recover_pending()
+
+    @property
+    def folder(self) -> Folder:
+        """The output."""
+        return self._folder
 
     @property
     def keys(self) -> pa.ChunkedArray:
@@ -98,6 +108,11 @@ class Ledger:
         schema = self._schemas[layout.FAILURES]
         self._unflushed.append(receipts.select(schema.names).cast(schema))
 
+    def doubt(self, receipts: pa.Table) -> None:
+        """Take note, before the next flush, of receipts whose items others have brought: their shards hold doubles."""
+        if self._has_shards:
+            self._note_stale_media(receipts["path"].drop_null().unique().to_pylist())
+
     def flush(self) -> None:
         """Store what was added since the last flush as one file in `_pending/`."""
         if not self._unflushed:
@@ -112,24 +127,41 @@ class Ledger:
     def roll_up(self) -> None:
         """Move everything pending into parts: each item's new outcome takes the place of its older one.
 
-        The media of records that give way are deleted last, and noted first, so that a crash leaves none behind.
+        The media of records that give way are deleted last, and noted first, so that a crash leaves none behind. In
+        shards they stay until `stale_shards` is asked for.
         """
         self.flush()
         if self._pending:
             receipts = _one_of_each(pa.concat_tables(self._pending))
             is_record = pc.is_null(receipts["error_type"])
             records = receipts.filter(is_record)
-            self._note_replaced_media(records)
+            self._note_stale_media(self._replaced_media(records))
             self._replace(layout.METADATA, records.select(self._schemas[layout.METADATA].names))
             failures = receipts.filter(pc.invert(is_record))
             is_drawn = pc.is_in(request_hashes(failures), self.finished().combine_chunks())
             self._replace(layout.FAILURES, failures.filter(pc.invert(is_drawn)))
             self._forget_failures(records)
-        self._folder.delete(self._replaced_media)
+        if not self._has_shards:
+            self._folder.delete(self._stale_media)
+            self.forget_stale_media()
         self._folder.delete(self._pending_files)
-        self._pending, self._pending_files, self._replaced_media = [], [], []
+        self._pending, self._pending_files = [], []
 
-    def _settle_format(self, extra: pa.Schema) -> pa.Schema:
+    def stale_shards(self) -> StaleShards:
+        """What to remove from the shards: to be asked after `roll_up`, while nothing is being stored.
+
+        Takes a listing of the media, and two columns of the parts.
+        """
+        if not self._has_shards:
+            return StaleShards([], {})
+        return find_stale_shards(self._folder, self._part_names[layout.METADATA], self._stale_media)
+
+    def forget_stale_media(self) -> None:
+        """All that is stale was removed."""
+        self._folder.delete(self._stale_media_files)
+        self._stale_media, self._stale_media_files = set(), []
+
+    def _settle_format(self, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
         """Read the output's format file, or write it on its first run; returns the extra columns of the output."""
         with first_contact(f"output {self._folder.url}: cannot be written"):
             stored = self._folder.read(layout.FORMAT_FILE)
@@ -140,7 +172,8 @@ class Ledger:
                     self._folder.write(name, parquet_bytes(schema.empty_table()))
                 types = {field.name: str(field.type) for field in extra}
                 encoded = extra.serialize().to_pybytes().hex()
-                content = {"format_version": FORMAT_VERSION, "extra_columns": types, "extra_schema": encoded}
+                content = {"format_version": FORMAT_VERSION, "layout": media_layout, "extra_columns": types}
+                content["extra_schema"] = encoded
                 self._folder.write(layout.FORMAT_FILE, json.dumps(content, indent=2).encode())
                 return extra
         content = json.loads(stored)
@@ -148,6 +181,11 @@ class Ledger:
             raise UserError(
                 f"output {self._folder.url}: its format {content['format_version']} is newer than this rendermill's "
                 f"{FORMAT_VERSION}; upgrade rendermill"
+            )
+        if content["layout"] != media_layout:
+            raise UserError(
+                f"layout: {media_layout}, but output {self._folder.url} began with {content['layout']}; "
+                f"write `layout: {content['layout']}`, or give another output"
             )
         first = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
         for field in extra:
@@ -176,28 +214,32 @@ class Ledger:
     def _recover_pending(self) -> None:
         """Roll up what a run that died left in `_pending/`; what it had rolled up already takes its own place again."""
         for name in self._folder.names(layout.PENDING):
-            self._pending_files.append(name)
             if name.endswith(".json"):
-                self._replaced_media += json.loads(self._folder.read(name) or b"[]")
+                self._stale_media_files.append(name)
+                self._stale_media.update(json.loads(self._folder.read(name) or b"[]"))
             else:
+                self._pending_files.append(name)
                 self._pending.append(self._folder.read_table(name).cast(self._schemas[layout.FAILURES]))
         self.roll_up()
 
-    def _note_replaced_media(self, records: pa.Table) -> None:
-        """Write down the media of the records that these ones replace, before they do."""
+    def _replaced_media(self, records: pa.Table) -> set[str]:
+        """The media of the records that these ones replace."""
         index, keys = self._index[layout.METADATA], item_keys(records)
         is_replaced = pc.is_in(index["key"], keys)
-        new_media = set(records["path"].to_pylist())
-        replaced = []
+        replaced: set[str] = set()
         for number in index["part"].filter(is_replaced).unique().to_pylist():
             old = self._read_part(layout.METADATA, number)
-            old_media = old["path"].filter(pc.is_in(item_keys(old), keys)).to_pylist()
-            replaced += [path for path in old_media if path not in new_media]
-        if replaced:
-            name = layout.replaced_media(self._run_id, self._next_number(layout.PENDING))
-            self._folder.write(name, json.dumps(replaced).encode())
-            self._pending_files.append(name)
-            self._replaced_media += replaced
+            replaced.update(old["path"].filter(pc.is_in(item_keys(old), keys)).to_pylist())
+        return replaced.difference(records["path"].to_pylist())
+
+    def _note_stale_media(self, media: Collection[str]) -> None:
+        """Write down media before a record that makes them stale is written."""
+        if not media:
+            return
+        name = layout.stale_media(self._run_id, self._next_number(layout.PENDING))
+        self._folder.write(name, json.dumps(sorted(media)).encode())
+        self._stale_media_files.append(name)
+        self._stale_media.update(media)
 
     def _replace(self, kind: str, rows: pa.Table) -> None:
         """Write rows into parts, each in the place of its item's older row, the others where there is room."""

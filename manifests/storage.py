@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
@@ -214,13 +214,23 @@ class Folder:
 
         return self.patiently(find)
 
+    @contextmanager
+    def opened(self, name: str) -> Iterator[IO[bytes]]:
+        """A file, to be read from its beginning on.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        with self.patiently(self._opened[0].open, self.path(name), "rb") as file:
+            yield file
+
     def stream(self, name: str, num_bytes: int) -> Iterator[bytes]:
         """A file's content in parts of at most so many bytes.
 
         Raises:
             FileNotFoundError: there is no such file.
         """
-        with self.patiently(self._opened[0].open, self.path(name), "rb") as file:
+        with self.opened(name) as file:
             while part := file.read(num_bytes):
                 yield part
 

@@ -12,6 +12,7 @@ from test_ledger import EXTRA, receipt, receipts
 
 from manifests import layout
 from manifests.ledger import Ledger
+from manifests.shards import keep_members, pack, unpack
 from manifests.storage import Folder
 
 
@@ -124,3 +125,81 @@ def test_a_crash_leaves_no_replaced_media(tmp_path: Path, countdown: int) -> Non
     Ledger(Folder(str(tmp_path)), "third", EXTRA)
     assert records(tmp_path) == dict.fromkeys("abcde", 30)
     assert {path.name for path in (tmp_path / "media").iterdir()} == {f"{item}.30.png" for item in "abcde"}
+
+
+SHARDS = st.tuples(st.lists(ITEMS, min_size=1, max_size=4, unique=True), st.booleans())
+SHARD_STEPS = st.lists(st.one_of(SHARDS, st.sampled_from(["flush", "roll up"])), min_size=1, max_size=8)
+SHARD_RUNS = st.lists(
+    st.tuples(st.sampled_from([20, 30]), SHARD_STEPS, st.one_of(st.none(), st.integers(0, 16))), min_size=1, max_size=5
+)
+
+
+class ShardRun:
+    """A run of items with so many steps, whose shards may come in any grouping, and whose receipts may be lost."""
+
+    def __init__(self, folder: Folder, run_id: str, num_steps: int) -> None:
+        self._folder, self._run_id, self._num_steps = folder, run_id, num_steps
+        self.ledger = Ledger(folder, run_id, EXTRA, "webdataset")
+        self.tidy()
+        self._taken = {hashed.as_py().hex() for hashed in self.ledger.finished()}
+
+    def store(self, items: list[str], is_delivered: bool) -> None:
+        rows = [receipt(item, self._num_steps) for item in items]
+        shard = layout.shard("sana", self._run_id, "-".join(sorted(items)))
+        for row in rows:
+            row |= {"path": shard, "member": f"{row['id']}-{self._num_steps}.png"}
+        Folder(self._folder.url).write(shard, pack({row["member"]: row["id"].encode() for row in rows}))
+        new = [row for row in rows if row["request_hash"] not in self._taken]
+        if is_delivered:
+            self._taken |= {row["request_hash"] for row in new}
+            if len(new) < len(rows):
+                self.ledger.doubt(receipts(*rows))
+            if new:
+                self.ledger.add(receipts(*new))
+
+    def tidy(self) -> None:
+        stale = self.ledger.stale_shards()
+        self._folder.delete(stale.nameless)
+        for shard, members in stale.doubtful.items():
+            keep_members(self._folder, shard, members)
+        self.ledger.forget_stale_media()
+
+
+def members(folder: Path) -> list[tuple[str, str]]:
+    found = []
+    for path in folder.rglob("*.tar"):
+        with path.open("rb") as file:
+            found += [(str(path.relative_to(folder)), name) for name, _ in unpack(file)]
+    return sorted(found)
+
+
+def recorded_members(folder: Path) -> list[tuple[str, str]]:
+    rows = pq.read_table(folder / "metadata").to_pylist()
+    assert len({row["id"] for row in rows}) == len(rows), "an item twice"
+    return sorted((row["path"], row["member"]) for row in rows)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SHARD_RUNS)
+def test_shards_hold_what_records_name_and_no_more_after_any_crash(runs: list) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Ledger(Folder(name), "first", EXTRA, "webdataset")
+        for number, (num_steps, steps, countdown) in enumerate(runs):
+            try:
+                crashing = CrashingFolder(name, countdown=[] if countdown is None else [countdown])
+                run = ShardRun(crashing, f"run{number}", num_steps)
+                for step in steps:
+                    if isinstance(step, tuple):
+                        run.store(*step)
+                    else:
+                        run.ledger.flush() if step == "flush" else run.ledger.roll_up()
+                    assert set(recorded_members(folder)) <= set(members(folder)), "a record without its media"
+                run.ledger.roll_up()
+                run.tidy()
+                assert members(folder) == recorded_members(folder)
+            except Crash:
+                assert set(recorded_members(folder)) <= set(members(folder)), "a record without its media"
+        ShardRun(Folder(name), "last", 20)
+        assert members(folder) == recorded_members(folder)
+        assert Folder(name).names(layout.PENDING) == []

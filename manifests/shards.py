@@ -1,0 +1,122 @@
+"""Tar shards as the webdataset library reads them: a media file and a JSON file for every sample, side by side.
+
+The same files give the same bytes: names in order, no times, no owners.
+"""
+
+import io
+import tarfile
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests import layout
+from manifests.identity import canonical_json
+from manifests.schema import REQUEST_COLUMNS
+from manifests.storage import Folder
+
+_NUM_IO_THREADS = 8
+
+
+class StaleShards(NamedTuple):
+    """What shards hold beside what records name.
+
+    Attributes:
+        nameless: shards of which no record names anything.
+        doubtful: shards that may hold more than records name, each with the media files that these do name.
+    """
+
+    nameless: list[str]
+    doubtful: dict[str, list[str]]
+
+
+def pack(files: Mapping[str, bytes | pa.Buffer]) -> bytes:
+    """A tar of files, by name."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in sorted(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return sink.getvalue()
+
+
+def unpack(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a tar's files, read from its beginning to its end, one at a time.
+
+    Raises:
+        tarfile.ReadError: it is no tar, or a broken one.
+    """
+    with tarfile.open(fileobj=file, mode="r|") as tar:
+        for info in tar:
+            opened = tar.extractfile(info)
+            if opened is not None:
+                yield info.name, opened.read()
+
+
+def key_of(member: str) -> str:
+    """What the names of a sample's files share."""
+    return member.partition(".")[0]
+
+
+def json_of(member: str) -> str:
+    """The name of the JSON file beside a media file."""
+    return f"{key_of(member)}.json"
+
+
+def sample_json(row: Mapping[str, Any], extra: Collection[str]) -> bytes:
+    """What a sample's JSON file says: what was asked for, and the manifest's own columns.
+
+    Args:
+        row: a record.
+        extra: names of the manifest's own columns.
+    """
+    return canonical_json({name: row[name] for name in (*(column.name for column in REQUEST_COLUMNS), *extra)})
+
+
+def read_member(folder: Folder, shard: str, member: str) -> bytes | None:
+    """A file in a shard; None where there is no such file or shard."""
+    try:
+        with folder.opened(shard) as file:
+            return next((content for name, content in unpack(file) if name == member), None)
+    except FileNotFoundError:
+        return None
+
+
+def keep_members(folder: Folder, shard: str, members: Collection[str]) -> None:
+    """Take all samples out of a shard but those of these media files.
+
+    Whoever reads the shard meanwhile reads it as it was, or as it will be. One that is gone stays so.
+    """
+    data = folder.read(shard)
+    if data is None:
+        return
+    files, keys = dict(unpack(io.BytesIO(data))), {key_of(member) for member in members}
+    kept = {name: content for name, content in files.items() if key_of(name) in keys}
+    if len(kept) < len(files):
+        folder.write(shard, pack(kept))
+
+
+def find_stale_shards(folder: Folder, parts: Sequence[str], doubtful: Collection[str]) -> StaleShards:
+    """Compare the shards of an output with its records, by one listing and two columns of these.
+
+    Args:
+        parts: all Parquet files of records.
+        doubtful: shards that may hold more than records name.
+    """
+
+    def read(part: str) -> pa.Table:
+        return folder.read_table(part, ["path", "member"])
+
+    named: set[str] = set()
+    members: dict[str, list[str]] = defaultdict(list)
+    with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
+        for table in threads.map(read, parts):
+            named.update(table["path"].unique().to_pylist())
+            for row in table.filter(pc.is_in(table["path"], pa.array(list(doubtful), pa.string()))).to_pylist():
+                members[row["path"]].append(row["member"])
+    stored = filter(layout.is_shard, folder.all_names(layout.MEDIA))
+    return StaleShards([shard for shard in stored if shard not in named], dict(members))

@@ -1,0 +1,188 @@
+"""`layout: webdataset`: what the webdataset library reads from an output is what its records say, each sample once."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import webdataset
+from conftest import ROOT, Rendermill
+
+from actors.uploader import encode_all, store_shard
+from jobs.draw_again import _compare_one
+from manifests.errors import UserError
+from manifests.layout import key_in_shard
+from manifests.ledger import Ledger
+from manifests.schema import receipt_schema
+from manifests.shards import pack, read_member, unpack
+from manifests.storage import Folder
+
+EXTRA = pa.schema([("score", pa.float64()), ("tags", pa.list_(pa.string())), ("raw", pa.binary())])
+
+
+def read_shards(output: Path) -> list[dict[str, Any]]:
+    """All samples, as the webdataset library groups the files of an output's shards."""
+    shards = sorted(str(path) for path in (output / "media").rglob("*.tar"))
+    return list(webdataset.WebDataset(shards, shardshuffle=False)) if shards else []
+
+
+def check(rendermill: Rendermill) -> Counter[str]:
+    """Hold shards to records; returns the number of samples by shard."""
+    found = {(sample["__url__"], sample["__key__"]): sample for sample in read_shards(rendermill.output)}
+    records = rendermill.table("metadata")
+    assert len(records) == len(found) == len({key for _, key in found}), "each sample once, and nothing else"
+    for record in records:
+        key, _, extension = record["member"].partition(".")
+        sample = found[str(rendermill.output / record["path"]), key]
+        assert sample.keys() == {"__key__", "__url__", "__local_path__", extension, "json"}
+        assert hashlib.sha256(sample[extension]).hexdigest() == record["sha256"]
+        said = json.loads(sample["json"])
+        assert said == {name: record[name] for name in said}
+        assert {"id", "prompt", "seed", "width", "category"} <= said.keys()
+    return Counter(record["path"] for record in records)
+
+
+def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_change(rendermill: Rendermill) -> None:
+    defaults = {"num_inference_steps": 20, "width": 128, "height": 128}
+    rendermill.model("sana", "sana-shapes", num_items_per_shard=4, defaults=defaults)
+    rows = [{"id": f"v1.{index}/ü", "prompt": f"prompt {index}", "category": f"c{index}"} for index in range(18)]
+    rendermill.manifest(rows)
+    job = str(rendermill.write_job(layout="webdataset"))
+    command = [sys.executable, "-m", "jobs.cli", "generate", job]
+    process = subprocess.Popen(command, cwd=ROOT, env=rendermill.environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("sana "):
+            break
+    process.terminate()
+    assert "interrupted" in process.communicate(timeout=60)[0]
+    first = check(rendermill)
+    assert set(first.values()) == {4}
+    assert len(first) < 4
+
+    stray = rendermill.output / "media/sana/20200101T000000-000000-0123456789ab.tar"  # a process that died left it
+    stray.write_bytes(b"")
+    changed = rendermill.table("metadata")[0]
+    rendermill.manifest([row | {"num_inference_steps": 2} if row["id"] == changed["id"] else row for row in rows])
+    again = rendermill.run("generate", job)
+    assert again.status == 0, again
+    second = check(rendermill)
+    assert second.total() == 18
+    assert second[changed["path"]] == 3
+    assert not stray.exists()
+
+    verified = rendermill.run("verify", rendermill.output)
+    assert (verified.status, "files: 18 of 18 are as recorded" in verified.out) == (0, True), verified
+    largest = max(second, key=second.__getitem__)
+    shard = rendermill.output / largest
+    files = dict(unpack(io.BytesIO(shard.read_bytes())))
+    picture, other = [name for name in files if name.endswith(".png")][:2]
+    files["unknown-0-0123456789ab.png"] = files[picture]
+    files[picture] = b"\0" + files[picture][1:]
+    del files[other.replace(".png", ".json")]
+    shard.write_bytes(pack(files))
+    damaged = rendermill.run("verify", rendermill.output, "--json")
+    report = json.loads(damaged.out)
+    assert damaged.status == 3
+    assert [report[kind]["num"] for kind in ("missing", "damaged", "without_record")] == [0, 2, 1]
+    assert report["without_record"]["examples"] == [f"{largest}/unknown-0-0123456789ab.png"]
+
+
+def test_keys_have_no_dots_and_names_fit_a_plain_tar() -> None:
+    ids = ["a", "v1.5/x.png", "..", "%2E", "ü" * 100, "." * 200, "%" * 99, "__a__"]
+    files = {}
+    for item in ids:
+        key = key_in_shard(item, 9999, hashlib.sha256(item.encode()).hexdigest())
+        files |= {f"{key}.webp": item.encode(), f"{key}.json": b"{}"}
+    assert max(map(len, files)) <= 100
+    assert len(files) == 2 * len(ids)
+    backwards = dict(reversed(files.items()))
+    assert pack(files) == pack(backwards)
+    samples = list(
+        webdataset.tariterators.group_by_keys(
+            {"fname": name, "data": data, "__url__": ""} for name, data in unpack(io.BytesIO(pack(files)))
+        )
+    )
+    assert sorted(sample["webp"] for sample in samples) == sorted(item.encode() for item in ids)
+
+
+def rendered(*frames: np.ndarray | None) -> pa.Table:
+    """What a renderer gives, 2 x 2 pixels each; None for a failure."""
+    rows = [
+        {
+            "id": str(index),
+            "sample_index": 0,
+            "model": "sana",
+            "prompt": "a cat",
+            "width": 2,
+            "height": 2,
+            "num_frames": 1,
+            "attempt": 1,
+            "run_id": "run",
+            "request_hash": f"{index:032x}",
+            "error_type": "NonFinite" if pixels is None else None,
+            "environment": "{}",
+            "device": "cpu",
+            "score": 0.5,
+            "tags": ["x", "y"],
+            "raw": b"\xff",
+        }
+        for index, pixels in enumerate(frames)
+    ]
+    column = pa.array([None if pixels is None else pixels.tobytes() for pixels in frames], pa.large_binary())
+    return pa.Table.from_pylist(rows, receipt_schema(EXTRA)).append_column("frames", column)
+
+
+def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_stored_once(tmp_path: Path) -> None:
+    sound, other, garbled = (np.full(shape, 7, np.uint8) for shape in ((2, 2, 3), (2, 2, 3), (1, 2, 3)))
+    other += 1
+    encoded = encode_all(rendered(sound, None, garbled, other), "png", None, receipt_schema(EXTRA))
+    again = encode_all(rendered(other), "png", None, receipt_schema(EXTRA))
+    stored = store_shard(pa.concat_tables([encoded, again]), Folder(str(tmp_path)), EXTRA).to_pylist()
+    assert [row["error_type"] for row in stored] == [None, "NonFinite", "ValueError", None, None]
+    assert [row["path"] is None for row in stored] == [False, True, True, False, False]
+    (shard,) = {row["path"] for row in stored if row["path"]}
+    first, last, twice = stored[0], stored[3], stored[4]
+    assert first["member"] == twice["member"]
+    files = dict(unpack(io.BytesIO((tmp_path / shard).read_bytes())))
+    assert len(files) == 4
+    for row in (first, last):
+        assert hashlib.sha256(files[row["member"]]).hexdigest() == row["sha256"]
+    assert first["sha256"] != twice["sha256"]
+    said = json.loads(files[first["member"].replace(".png", ".json")])
+    assert (said["id"], said["prompt"], said["score"], said["tags"], said["raw"]) == (
+        "0",
+        "a cat",
+        0.5,
+        ["x", "y"],
+        "ff",
+    )
+    alone = store_shard(encoded.slice(1, 1), Folder(str(tmp_path / "alone")), EXTRA)
+    assert alone["error_type"].to_pylist() == ["NonFinite"]
+    assert not (tmp_path / "alone").exists(), "a shard of nothing"
+
+
+def test_what_is_drawn_again_is_compared_with_the_shards_member(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    before = rendered(np.full((2, 2, 3), 7, np.uint8))
+    (record,) = store_shard(encode_all(before, "png", None, receipt_schema(EXTRA)), folder, EXTRA).to_pylist()
+    names = ("path", "member", "format", "pixel_sha256", "device", "environment")
+    row = record | {f"recorded_{name}": record[name] for name in names}
+    pixels = pa.scalar(np.full((2, 2, 3), 9, np.uint8).tobytes(), pa.large_binary())
+    assert _compare_one(row, before["frames"][0], folder).verdict == "with the same pixels"
+    assert _compare_one(row, pixels, folder).details == "PSNR 42.1 dB"
+    assert _compare_one(row | {"recorded_member": "gone.png"}, pixels, folder).details == "its file is gone"
+    assert read_member(folder, "media/none.tar", "x") is None
+
+
+def test_the_layout_of_an_output_stays_as_it_began(tmp_path: Path) -> None:
+    Ledger(Folder(str(tmp_path)), "one", EXTRA)
+    with pytest.raises(UserError, match=r"layout: webdataset, but output .* began with files; write `layout: files`"):
+        Ledger(Folder(str(tmp_path)), "two", EXTRA, "webdataset")
