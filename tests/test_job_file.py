@@ -272,6 +272,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         in_file("", "models.sana.pool.min_actors=9"),
         "command line: models.sana.pool.max_actors: 8 is less than min_actors 9",
     ),
+    "a size of shards without shards": (
+        in_file("", "models.sana.num_items_per_shard=4"),
+        "command line: models.sana.num_items_per_shard: only `layout: webdataset` has shards; remove it",
+    ),
     "unknown default_model": (
         in_file("default_model: sanna"),
         "job.yaml:4: default_model: 'sanna' is not among models: sana",

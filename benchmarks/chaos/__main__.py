@@ -86,6 +86,7 @@ def main() -> int:
     """Run until every kind of kill has struck often enough."""
     parser = argparse.ArgumentParser(description="Kills what takes part in a job, and compares its output.")
     parser.add_argument("--store", choices=["local", "s3"], default="local")
+    parser.add_argument("--layout", choices=["files", "webdataset"], default="files")
     parser.add_argument("--num-kills", type=int, default=20, help="of each kind")
     parser.add_argument(
         "--num-roll-up-kills", type=int, default=5, help="of the driver while it rolls up, beside those"
@@ -105,7 +106,7 @@ def main() -> int:
         if given.store == "s3":
             outputs = stack.enter_context(s3_bucket(folder / "s3", "chaos"))
         cluster = stack.enter_context(ray_head(num_cpus=0))
-        job = Job(folder, cluster, given.num_items, given.num_actors)
+        job = Job(folder, cluster, given.num_items, given.num_actors, given.layout)
         strikes = Strikes(cluster, job, folder / "notes", given.store == "s3", generator, stack)
         num_missing = Counter(dict.fromkeys(strikes.kinds, given.num_kills) | {ROLL_UP: given.num_roll_up_kills})
         chaos = Chaos(job, outputs, strikes)

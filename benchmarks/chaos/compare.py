@@ -1,6 +1,7 @@
 """What is wrong with an output, next to the one of an undisturbed run."""
 
 import hashlib
+import io
 from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from manifests import layout
-from manifests.storage import open_filesystem
+from manifests.shards import json_of, unpack
+from manifests.storage import Folder, open_filesystem
 
 _NOT_COMPARED = {"started_at", "seconds", "attempt", "run_id", "batch_size"}
+_NOT_COMPARED_IN_SHARDS = _NOT_COMPARED | {"path"}  # an item may lie in any shard
 
 
 @dataclass
@@ -22,7 +25,7 @@ class Damage:
         duplicated: items with more than one.
         differing: records that differ in anything but time and run.
         broken: records whose media is missing or is not what they say.
-        left_over: files that no record names, or that lie in `_pending/` still.
+        left_over: files, and members of shards, that no record names; files that lie in `_pending/` still.
     """
 
     lost: int = 0
@@ -44,8 +47,8 @@ def records(output: str) -> list[dict[str, Any]]:
 
 def compare(undisturbed: list[dict[str, Any]], output: str) -> Damage:
     """Compare an output's records with those of an undisturbed run, and with its own media."""
-    filesystem, root = open_filesystem(output)
     found = records(output)
+    stored = _stored(Folder(output))
     counts = Counter((row["id"], row["sample_index"]) for row in found)
     by_item = {(row["id"], row["sample_index"]): row for row in found}
     damage = Damage(duplicated=sum(count > 1 for count in counts.values()))
@@ -54,13 +57,27 @@ def compare(undisturbed: list[dict[str, Any]], output: str) -> Damage:
         if row is None:
             damage.lost += 1
             continue
-        damage.differing += any(row[name] != expected[name] for name in expected if name not in _NOT_COMPARED)
-        path = f"{root}/{row['path']}"
-        is_there = filesystem.exists(path)
-        damage.broken += not is_there or hashlib.sha256(filesystem.cat_file(path)).hexdigest() != row["sha256"]
+        ignored = _NOT_COMPARED if row["member"] is None else _NOT_COMPARED_IN_SHARDS
+        damage.differing += any(row[name] != expected[name] for name in expected if name not in ignored)
+        damage.broken += stored.get(_name(row)) != row["sha256"]
     damage.differing += len(by_item)
-    media = {path[len(root) + 1 :] for path in filesystem.find(f"{root}/media")}
-    damage.left_over = len(media - {row["path"] for row in found}) + len(
-        filesystem.find(f"{root}/{layout.PENDING}") if filesystem.exists(f"{root}/{layout.PENDING}") else []
-    )
+    named = {_name(row) for row in found} | {
+        f"{row['path']}/{json_of(row['member'])}" for row in found if row["member"] is not None
+    }
+    damage.left_over = len(stored.keys() - named) + len(Folder(output).names(layout.PENDING))
     return damage
+
+
+def _name(row: dict[str, Any]) -> str:
+    return row["path"] if row["member"] is None else f"{row['path']}/{row['member']}"
+
+
+def _stored(output: Folder) -> dict[str, str]:
+    """The sha256 of every media file and of every member of a shard."""
+    digests = {}
+    for path in output.all_names(layout.MEDIA):
+        data = output.read(path) or b""
+        files = unpack(io.BytesIO(data)) if layout.is_shard(path) else [("", data)]
+        for member, content in files:
+            digests[f"{path}/{member}".rstrip("/")] = hashlib.sha256(content).hexdigest()
+    return digests

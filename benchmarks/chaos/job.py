@@ -13,8 +13,10 @@ import yaml
 
 from benchmarks.chaos.compare import records
 from benchmarks.local_cluster import Cluster
+from manifests.layout import Layout
 
 _ROOT = Path(__file__).parents[2]
+_NUM_ITEMS_PER_SHARD = 16
 MAX_SECONDS = 900
 """A submission that takes longer hangs."""
 
@@ -27,8 +29,11 @@ class Job:
         cluster: was started with CHAOS_NOTES in its environment.
     """
 
-    def __init__(self, folder: Path, cluster: Cluster, num_items: int, num_actors: int) -> None:
+    def __init__(
+        self, folder: Path, cluster: Cluster, num_items: int, num_actors: int, media_layout: Layout = "files"
+    ) -> None:
         self._folder, self._cluster, self._num_actors = folder, cluster, num_actors
+        self._layout = media_layout
         self.num_items = num_items
         self.num_submissions = 0
         ids = [str(index) for index in range(num_items)]
@@ -69,10 +74,12 @@ class Job:
             "seed": 7,
             "manifest": str(self._folder / "prompts.parquet"),
             "output": output,
+            "layout": self._layout,
             "shared_disk": True,
             "models": {
                 "sana": {
                     "checkpoint": str(_ROOT / "checkpoints" / "sana-shapes"),
+                    "num_items_per_shard": _NUM_ITEMS_PER_SHARD if self._layout == "webdataset" else None,
                     "dtype": "float32",
                     "defaults": {"width": 64, "height": 64, "num_inference_steps": 12},
                     "pool": {
