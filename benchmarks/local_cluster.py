@@ -70,12 +70,12 @@ def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subpro
 
 
 @contextlib.contextmanager
-def ray_head(num_cpus: int = 4) -> Iterator[Cluster]:
-    """A Ray cluster of one node, with a token."""
+def ray_head(num_cpus: int = 4, token: str | None = None) -> Iterator[Cluster]:
+    """A Ray cluster of one node, with a token: this one, or a new one."""
     port, dashboard_port = free_port(), free_port()
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_AUTH_TOKEN": token or secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }

@@ -106,6 +106,9 @@ class Pool(_Section):
         None, ge=0, description="GPUs an actor takes; null: one where the cluster has any, else none."
     )
     num_cpus: float = Field(1, ge=0, description="CPUs an actor takes.")
+    label_selector: dict[str, str] = Field(
+        {}, description="Labels of the nodes that actors may be on: `{rendermill.io/group: videos}`."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "Pool":

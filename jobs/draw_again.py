@@ -12,7 +12,8 @@ import pyarrow as pa
 import ray
 
 from actors.media import decode
-from jobs import cluster
+from jobs.capacity import TASK_NUM_CPUS, Cluster, gpus_per_actor
+from jobs.cluster import connected
 from jobs.config import Job
 from jobs.console import Screen, show_progress
 from jobs.environments import differing
@@ -44,7 +45,7 @@ class DrawnAgain:
 
 def draw_again(output: Folder, records: Sequence[Mapping[str, Any]], screen: Screen) -> Iterator[DrawnAgain]:
     """Draw records again, in the cluster that this machine belongs to, or in a local one."""
-    with cluster.connected() as here, show_progress(screen, {"drawn again": len(records)}) as advance:
+    with connected() as here, show_progress(screen, {"drawn again": len(records)}) as advance:
         for job, model, group in _groups(output, records, here):
             if model is None:
                 for record in group:
@@ -58,7 +59,7 @@ def draw_again(output: Folder, records: Sequence[Mapping[str, Any]], screen: Scr
 
 
 def _groups(
-    output: Folder, records: Sequence[Mapping[str, Any]], here: cluster.Cluster
+    output: Folder, records: Sequence[Mapping[str, Any]], here: Cluster
 ) -> Iterator[tuple[Job, ResolvedModel | None, list[Mapping[str, Any]]]]:
     """The records by the job and model that can draw them: the newest run's, else that of their own."""
     left = list(records)
@@ -69,7 +70,7 @@ def _groups(
             continue
         for name in {record["model"] for record in left} & set(job.models):
             try:
-                model = resolve_model(job, name, on_gpu=cluster.gpus_per_actor(job.models[name].pool, here) > 0)
+                model = resolve_model(job, name, on_gpu=gpus_per_actor(job, name, here) > 0)
             except UserError:
                 continue
             group = [record for record in left if record["model"] == name and _is_drawn_by(model, record)]
@@ -92,7 +93,7 @@ def _draw(
     model: ResolvedModel,
     records: Sequence[Mapping[str, Any]],
     desk: Desk,
-    here: cluster.Cluster,
+    here: Cluster,
 ) -> Iterator[DrawnAgain]:
     names = [column.name for column in REQUEST_COLUMNS]
     columns: dict[str, Any] = {name: [record[name] for record in records] for name in names}
@@ -103,11 +104,11 @@ def _draw(
         ray.data.from_arrow(requests),
         desk.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
         config.pool,
-        cluster.gpus_per_actor(config.pool, here),
+        gpus_per_actor(job, model.name, here),
         min(model.family.num_items_per_chunk, len(records)),
     )
     compared = chunks.map_batches(
-        partial(_compare, output=output), batch_size=None, batch_format="pyarrow", num_cpus=cluster.TASK_NUM_CPUS
+        partial(_compare, output=output), batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS
     )
     for row in compared.iter_rows():
         yield DrawnAgain(**row)

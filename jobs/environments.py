@@ -20,9 +20,9 @@ def current_origins(
         num_gpus: per actor, by model.
     """
     tasks = {
-        name: ray.remote(num_cpus=pools[name].num_cpus, num_gpus=num_gpus[name])(_look_around).remote(
-            name, model.settings.compile
-        )
+        name: ray.remote(
+            num_cpus=pools[name].num_cpus, num_gpus=num_gpus[name], label_selector=pools[name].label_selector
+        )(_look_around).remote(name, model.settings.compile)
         for name, model in models.items()
     }
     return {name: ray.get(task) for name, task in tasks.items()}

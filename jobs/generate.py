@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from jobs import cluster
+from jobs.capacity import check_resources, gpus_per_actor, max_actors
 from jobs.config import Job
 from jobs.console import Screen
 from jobs.environments import current_origins, describe_change, made_elsewhere
@@ -40,8 +41,8 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
     profiles = open_profiles(job)
     with cluster.connected() as here:
         cluster.check_disks(job, here)
-        cluster.check_resources(job, here)
-        num_gpus = {name: cluster.gpus_per_actor(model.pool, here) for name, model in job.models.items()}
+        check_resources(job, here)
+        num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
         models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
         run_id = new_run_id()
         with Lease(output, run_id) as lease:
@@ -61,7 +62,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                     spec=desk.spec(job, model, run_id),
                     pool=job.models[name].pool,
                     num_gpus=num_gpus[name],
-                    num_actors=cluster.max_actors(job.models[name].pool, here),
+                    num_actors=max_actors(job.models[name].pool, num_gpus[name], here),
                     num_items_per_chunk=model.family.num_items_per_chunk,
                     media_format=model.media_format,
                     quality=job.models[name].quality,

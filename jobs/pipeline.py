@@ -10,7 +10,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from actors.spec import RendererSpec
-from jobs.cluster import TASK_NUM_CPUS
+from jobs.capacity import TASK_NUM_CPUS
 from jobs.config import Pool
 from jobs.outstanding import Work
 from manifests.prompts import RowValidator, read_rows
@@ -142,6 +142,7 @@ def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float,
         ),
         num_cpus=pool.num_cpus,
         num_gpus=num_gpus,
+        label_selector=pool.label_selector,
     )
 
 

@@ -1,15 +1,14 @@
-"""How people start it: submitted to a cluster, on several nodes, on a terminal."""
+"""How people start it: what a submitted job packs and refuses, and what a terminal shows; see also test_submit.py."""
 
 import os
 import pty
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from conftest import ROOT, Rendermill
 
-from benchmarks.local_cluster import Cluster, ray_head, ray_node
+from benchmarks.local_cluster import Cluster
 
 
 def submit(cluster: Cluster, *command: str) -> subprocess.CompletedProcess[str]:
@@ -23,18 +22,14 @@ def submit(cluster: Cluster, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_submitted_job(rendermill: Rendermill, cluster: Cluster) -> None:
+def test_a_mistake_in_a_submitted_job(rendermill: Rendermill, cluster: Cluster) -> None:
     rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"prompt": "a cat"}])
     job = str(rendermill.write_job())
-    finished = submit(cluster, "python", "-m", "jobs.cli", "generate", job)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "1 items finished, 0 failed, 0 rejected" in finished.stdout
-    assert len(rendermill.table("metadata")) == 1
-    relative = submit(cluster, "python", "-m", "jobs.cli", "generate", job, "output=out/lost")
-    assert relative.returncode != 0
-    assert "exit code 2" in relative.stdout + relative.stderr
-    assert "output: out/lost is relative to a submitted job's own folder" in relative.stdout
+    finished = submit(cluster, "python", "-m", "jobs.cli", "generate", job, "output=out/lost")
+    assert finished.returncode != 0
+    assert "exit code 2" in finished.stdout + finished.stderr
+    assert "output: out/lost is relative to a submitted job's own folder" in finished.stdout
 
 
 def test_what_a_submitted_job_packs(cluster: Cluster) -> None:
@@ -48,22 +43,6 @@ def test_what_a_submitted_job_packs(cluster: Cluster) -> None:
         assert name in packed
     left_out = (".venv/", "out/", ".git/", "tests/", "docs/", "benchmarks/", ".mypy_cache/", ".ruff_cache/")
     assert not [path for path in packed if path.startswith(left_out)]
-
-
-def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(tmp_path: Path, checkpoints: Path) -> None:
-    with ray_head() as head:
-        address = f"--address={head.address}"
-        with ray_node(address, "--num-cpus=1", environment=head.environment):
-            rendermill = Rendermill(tmp_path, checkpoints, head.environment)
-            rendermill.model("sana", "sana-shapes")
-            rendermill.manifest([{"prompt": ""}])
-            finished = rendermill.generate()
-            assert finished.status == 2, finished
-            assert "manifest: " in finished.error
-            assert "is on a local disk, and the cluster has 2 nodes" in finished.error
-            manifest = f"manifest=file://{tmp_path}/prompts.parquet"
-            assert "the cluster has 2 nodes" in rendermill.generate(manifest).error
-            assert rendermill.generate("shared_disk=true").status == 3, "one rejected row, nothing to draw"
 
 
 def test_a_bar_a_model_on_a_terminal(rendermill: Rendermill) -> None:
