@@ -19,6 +19,7 @@ checks: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/tables.py --check
+	$(BIN)/hadolint deploy/Dockerfile
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -49,15 +49,19 @@ class Cluster:
 @contextlib.contextmanager
 def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[Any]]:
     """A Ray node, `ray start --block`, that runs until the block ends."""
-    # Ray's sockets lie in its temporary folder, and their paths must be short
+    # Ray's sockets lie in its temporary folder, and their paths must be short. In a folder that nodes share, each
+    # unpacks a submitted job over that of the others.
     folder = Path(tempfile.mkdtemp(prefix="rm-"))
     with (folder / "node.log").open("w") as log:
         # by default every node's agent listens on one and the same port
-        command = ["ray", "start", "--block", f"--dashboard-agent-listen-port={free_port()}", *arguments]
-        if "--head" in arguments:
-            command.append(f"--temp-dir={folder}")
+        own = (f"--temp-dir={folder}", f"--dashboard-agent-listen-port={free_port()}")
         node = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+            ["ray", "start", "--block", *own, *arguments],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            start_new_session=True,
         )
         try:
             while "Ray runtime started" not in (folder / "node.log").read_text():
