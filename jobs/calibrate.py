@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import pyarrow as pa
 import ray
 
-from jobs import cluster
 from jobs.config import Job
 from jobs.pipeline import ModelPipeline
 from jobs.planning import Plan
@@ -28,12 +27,13 @@ def calibrate(
     validator: RowValidator,
     extra: pa.Schema,
     profiles: Folder,
-    here: cluster.Cluster,
+    num_gpus: Mapping[str, float],
 ) -> None:
     """Draw four batches of every shape that is to be drawn, a model after the other, and store what was learned.
 
     Args:
         extra: the manifest's own columns.
+        num_gpus: per actor, by model.
     """
     desk = start_desk(profiles)
     for name, model in models.items():
@@ -44,7 +44,7 @@ def calibrate(
         pipeline = ModelPipeline(
             spec=desk.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
             pool=config.pool.model_copy(update={"min_actors": 1, "max_actors": 1}),
-            num_gpus=cluster.gpus_per_actor(config.pool, here),
+            num_gpus=num_gpus[name],
             num_actors=1,
             num_items_per_chunk=max(num_samples, model.family.num_items_per_chunk),
             media_format=model.media_format,

@@ -1,5 +1,6 @@
 """What the nodes of a cluster can hold: which of them a pool may use, how many actors, whether a job fits at all."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,14 @@ class Cluster:
 
     nodes: Sequence[Node]
     may_grow: bool
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """The CPUs and GPUs that there can be in all; no end of them where nodes may come."""
+        return {
+            name: math.inf if self.may_grow else sum(node.resources.get(name, 0) for node in self.nodes)
+            for name in ("CPU", "GPU")
+        }
 
     def nodes_of(self, pool: Pool) -> list[Node]:
         """The nodes that a pool's actors may be on."""
@@ -99,7 +108,7 @@ def check_resources(job: Job, cluster: Cluster) -> None:
         for name in job.models:
             _check_sum(job, name, resource, cluster)
     needed = sum(model.pool.min_actors * model.pool.num_cpus for model in job.models.values())
-    available = sum(node.resources.get("CPU", 0) for node in cluster.nodes)
+    available = cluster.resources["CPU"]
     if needed + TASK_NUM_CPUS > available:
         raise UserError(
             f"models: the pools' actors take {needed:g} of the cluster's {available:g} CPUs, and reading and "

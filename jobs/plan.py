@@ -12,7 +12,8 @@ from actors.profile import Profile, ProfileStore
 from actors.spec import profile_key
 from jobs import cluster
 from jobs.calibrate import calibrate
-from jobs.config import Job, Pool
+from jobs.capacity import Cluster, check_resources, gpus_per_actor, max_actors
+from jobs.config import Job
 from jobs.console import Screen
 from jobs.estimate import ModelWork, ShapeEstimate, estimate_shape, padding, seconds_of_job
 from jobs.job_plan import JobPlan, ModelPlan, ShapePlan, in_words
@@ -45,14 +46,14 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     profiles = open_profiles(job)
     with cluster.connected() as here:
         cluster.check_disks(job, here)
-        cluster.check_resources(job, here)
-        on_gpu = {name: cluster.gpus_per_actor(model.pool, here) > 0 for name, model in job.models.items()}
-        models = {name: resolve_model(job, name, on_gpu[name]) for name in job.models}
+        check_resources(job, here)
+        num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
+        models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
         validator, rejections = make_validator(job, models), _Reasons()
         planned = make_plan(manifest, validator, _standing(output), rejections, job.limit, retry_failures=False)
         if is_calibrated:
-            calibrate(job, models, planned, validator, manifest.extra, profiles, here)
-        result = _job_plan(job, models, planned, rejections, ProfileStore(profiles), here)
+            calibrate(job, models, planned, validator, manifest.extra, profiles, num_gpus)
+        result = _job_plan(job, models, planned, rejections, ProfileStore(profiles), num_gpus, here)
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False), file=screen.out)
     else:
@@ -93,7 +94,8 @@ def _job_plan(
     planned: Plan,
     rejections: _Reasons,
     profiles: ProfileStore,
-    here: cluster.Cluster,
+    num_gpus: Mapping[str, float],
+    here: Cluster,
 ) -> JobPlan:
     shapes: list[ShapePlan] = []
     by_model: dict[str, ModelPlan] = {}
@@ -102,12 +104,15 @@ def _job_plan(
         device, profile = profiles.newest(profile_key(model.checkpoint, model.settings)) or (None, Profile())
         estimates = [(count, estimate_shape(count.shape, profile)) for count in planned.shapes if count.model == name]
         shapes += [_shape_plan(count, estimate, model) for count, estimate in estimates]
-        model_work = _model_work(job.models[name].pool, estimates, profile.start_up_seconds or 0.0, here)
+        num_actors = max_actors(job.models[name].pool, num_gpus[name], here)
+        model_work = _model_work(
+            estimates, profile.start_up_seconds or 0.0, num_actors, num_gpus[name], job.models[name].pool.num_cpus
+        )
         work.append(model_work)
         by_model[name] = ModelPlan(
             measured_on=device,
-            num_actors=cluster.max_actors(job.models[name].pool, here),
-            device=_device(job.models[name].pool, here),
+            num_actors=num_actors,
+            device="GPU" if num_gpus[name] else "CPU",
             device_hours=None if model_work is None else round(model_work.device_seconds / 3600, 4),
         )
     known = [model_work for model_work in work if model_work is not None]
@@ -144,26 +149,27 @@ def _shape_plan(count: ShapeCount, estimate: ShapeEstimate, model: ResolvedModel
 
 
 def _model_work(
-    pool: Pool,
     estimates: Sequence[tuple[ShapeCount, ShapeEstimate]],
     start_up_seconds: float,
-    here: cluster.Cluster,
+    num_actors: int,
+    num_gpus: float,
+    num_cpus: float,
 ) -> ModelWork | None:
-    """What a model has before it; None where the pace of something that is to be drawn is not known."""
+    """What a model has before it; None where the pace of something that is to be drawn is not known.
+
+    Args:
+        num_gpus: per actor.
+        num_cpus: per actor.
+    """
     to_do = [(count.num_to_do, estimate.seconds_per_item) for count, estimate in estimates if count.num_to_do]
     known = [num_to_do * seconds for num_to_do, seconds in to_do if seconds is not None]
     if len(known) < len(to_do):
         return None
-    num_gpus = cluster.gpus_per_actor(pool, here)
     num_items = sum(num_to_do for num_to_do, _ in to_do)
     return ModelWork(
         seconds=sum(known),
         start_up_seconds=start_up_seconds if num_items else 0.0,
-        num_actors=max(1, min(cluster.max_actors(pool, here), num_items)),
-        device=_device(pool, here),
-        num_devices=num_gpus or pool.num_cpus,
+        num_actors=max(1, min(num_actors, num_items)),
+        device="GPU" if num_gpus else "CPU",
+        num_devices=num_gpus or num_cpus,
     )
-
-
-def _device(pool: Pool, here: cluster.Cluster) -> str:
-    return "GPU" if cluster.gpus_per_actor(pool, here) else "CPU"

@@ -16,7 +16,7 @@ from autoscaling import launches
 from conftest import ROOT
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-from jobs.config import load_job
+from jobs.job_file import read_job_file
 
 CRDS = ROOT / "deploy" / "crds"
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which renders kustomizations")
@@ -85,7 +85,7 @@ def test_each_pool_brings_nodes_of_its_group(tmp_path: Path) -> None:
     (tmp_path / "nightly.yaml").write_text(
         objects["ConfigMap"]["data"]["nightly.yaml"].replace("${date:%Y-%m-%d}", "2026-11-25")
     )
-    models = load_job(str(tmp_path / "nightly.yaml")).models
+    models = read_job_file(str(tmp_path / "nightly.yaml")).job.models
     cluster = ray_job("job")["rayClusterSpec"]
     config = _derive_autoscaling_config_from_ray_cr(
         {"metadata": {"name": "rendermill", "namespace": "default"}, "spec": cluster}
