@@ -2,12 +2,17 @@
 
 import io
 import tempfile
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from actors.encoding import Encoding
+from actors.provenance import comment, xmp
 
 EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg", "mp4": "mp4"}
 
@@ -15,26 +20,36 @@ _X264_THREADS = 4
 """Fixed, because x264's output depends on it."""
 
 
-def encode(frames: np.ndarray, media_format: str, fps: float | None, quality: int | None) -> bytes:
+def encode(
+    frames: np.ndarray, encoding: Encoding, fps: float | None = None, record: Mapping[str, Any] | None = None
+) -> bytes:
     """Encode one item.
 
     Args:
         frames: uint8, (frames, height, width, 3), RGB; one frame for an image.
-        media_format: a key of `EXTENSIONS`.
         fps: frames per second, for mp4.
-        quality: for webp and jpeg 1 … 100; for mp4 x264's constant rate factor, 0 … 51, less is better.
+        record: columns that a file with provenance says; see `actors.provenance`.
     """
-    if media_format == "mp4":
+    made = record if encoding.has_provenance else None
+    if encoding.media_format == "mp4":
         assert fps is not None
-        return _encode_mp4(frames, fps, 18 if quality is None else quality)
+        return _encode_mp4(frames, fps, 18 if encoding.quality is None else encoding.quality, made)
     image, sink = Image.fromarray(frames[0]), io.BytesIO()
     options: dict[str, Any] = {"png": {"compress_level": 6}, "webp": {"method": 4}, "jpeg": {"subsampling": 0}}[
-        media_format
+        encoding.media_format
     ]
-    if media_format != "png":
-        options["quality"] = 95 if quality is None else quality
-    image.save(sink, media_format.upper(), **options)
+    if encoding.media_format != "png":
+        options["quality"] = 95 if encoding.quality is None else encoding.quality
+    if made is not None:
+        options |= _png_text(xmp(made)) if encoding.media_format == "png" else {"xmp": xmp(made)}
+    image.save(sink, encoding.media_format.upper(), **options)
     return sink.getvalue()
+
+
+def _png_text(packet: bytes) -> dict[str, Any]:
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", packet.decode())
+    return {"pnginfo": text}
 
 
 def decode(data: bytes, media_format: str) -> np.ndarray:
@@ -45,10 +60,12 @@ def decode(data: bytes, media_format: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[None]
 
 
-def _encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int) -> bytes:
+def _encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int, made: Mapping[str, Any] | None) -> bytes:
     """H.264, yuv420p, index in front (faststart), the true frame rate."""
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # moving the index to the front takes a file with a name
         with av.open(file.name, "w", options={"movflags": "+faststart"}) as container:
+            if made is not None:
+                container.metadata["comment"] = comment(made)
             rate = Fraction(fps).limit_denominator(1001)
             stream: Any = container.add_stream("libx264", rate=rate, options={"crf": str(constant_rate_factor)})
             stream.height, stream.width = frames.shape[1:3]

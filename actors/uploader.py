@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors.encoding import Encoding
 from actors.media import EXTENSIONS, encode
 from manifests.errors import one_line
 from manifests.layout import key_in_shard, media_path, shard
@@ -14,7 +15,7 @@ from manifests.shards import json_of, pack, sample_json
 from manifests.storage import Folder
 
 
-def store(rendered: pa.Table, output: Folder, media_format: str, quality: int | None, receipts: pa.Schema) -> pa.Table:
+def store(rendered: pa.Table, output: Folder, encoding: Encoding, receipts: pa.Schema) -> pa.Table:
     """Encode and store every item of a table, each as a file.
 
     Args:
@@ -25,17 +26,17 @@ def store(rendered: pa.Table, output: Folder, media_format: str, quality: int | 
         One receipt an item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
     """
     rows, files = [], {}
-    for row, data in _encoded(rendered, media_format, quality):
+    for row, data in _encoded(rendered, encoding):
         rows.append(row)
         if data is not None:
-            extension = EXTENSIONS[media_format]
+            extension = EXTENSIONS[encoding.media_format]
             row["path"] = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], extension)
             files[row["path"]] = data
     output.write_all(files)
     return pa.Table.from_pylist(rows, receipts)
 
 
-def encode_all(rendered: pa.Table, media_format: str, quality: int | None, receipts: pa.Schema) -> pa.Table:
+def encode_all(rendered: pa.Table, encoding: Encoding, receipts: pa.Schema) -> pa.Table:
     """Encode every item of a table, for `store_shard`.
 
     Args:
@@ -45,7 +46,7 @@ def encode_all(rendered: pa.Table, media_format: str, quality: int | None, recei
     Returns:
         One receipt an item, still without its `path`, and a column `media`: the file's bytes; null for a failure.
     """
-    encoded = list(_encoded(rendered, media_format, quality))
+    encoded = list(_encoded(rendered, encoding))
     table = pa.Table.from_pylist([row for row, _ in encoded], receipts)
     return table.append_column("media", pa.array([data for _, data in encoded], pa.large_binary()))
 
@@ -79,9 +80,7 @@ def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema) -> pa.Table
     return pa.Table.from_pylist(rows, receipts.schema)
 
 
-def _encoded(
-    rendered: pa.Table, media_format: str, quality: int | None
-) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+def _encoded(rendered: pa.Table, encoding: Encoding) -> Iterator[tuple[dict[str, Any], bytes | None]]:
     """Every item's row as the record has it, but for its place, and its file; a failure has none."""
     rows = rendered.drop_columns(["frames"]).to_pylist()
     for row, frames in zip(rows, rendered["frames"], strict=True):
@@ -91,12 +90,12 @@ def _encoded(
         pixels = frames.as_buffer()
         shape = (row["num_frames"], row["height"], row["width"], 3)
         try:
-            data = encode(np.frombuffer(pixels, np.uint8).reshape(shape), media_format, row["fps"], quality)
+            data = encode(np.frombuffer(pixels, np.uint8).reshape(shape), encoding, row["fps"], row)
         except (ValueError, MemoryError) as error:
             row |= {"error_type": type(error).__name__, "error": one_line(error, 2000), "attempts": row["attempt"]}
             yield row, None
             continue
-        yield row | _described(data, pixels, media_format), data
+        yield row | _described(data, pixels, encoding.media_format), data
 
 
 def _described(data: bytes, pixels: pa.Buffer, media_format: str) -> dict[str, Any]:

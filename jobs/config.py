@@ -197,6 +197,9 @@ class Job(_Section):
     audit: Share = Field(
         0.0, description="Share of the items that are drawn twice, by two actors, and compared: `0.1 %`. Strict only."
     )
+    provenance: bool = Field(
+        True, description="Files say how they were made: prompt, seed, model, versions, and that a model made them."
+    )
     profile: str | None = Field(
         None,
         description="Folder or URL where batch sizes found are kept for later runs; null: the driver's cache folder.",

@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from actors.encoding import Encoding
 from actors.spec import RendererSpec
 from jobs.capacity import TASK_NUM_CPUS
 from jobs.config import Pool
@@ -36,7 +37,6 @@ class ModelPipeline:
     Attributes:
         num_gpus: per actor.
         num_actors: as many as the pool and the cluster allow.
-        media_format: a key of `actors.media.EXTENSIONS`.
         num_items_per_shard: at most; None: every item is a file of its own.
         extra: the manifest's own columns.
     """
@@ -46,8 +46,7 @@ class ModelPipeline:
     num_gpus: float
     num_actors: int
     num_items_per_chunk: int
-    media_format: str
-    quality: int | None
+    encoding: Encoding
     num_items_per_shard: int | None
     validator: RowValidator
     output: Folder
@@ -106,12 +105,12 @@ class ModelPipeline:
     def _store(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import store
 
-        return store(rendered, self.output, self.media_format, self.quality, receipt_schema(self.extra))
+        return store(rendered, self.output, self.encoding, receipt_schema(self.extra))
 
     def _encode(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import encode_all
 
-        return encode_all(rendered, self.media_format, self.quality, receipt_schema(self.extra))
+        return encode_all(rendered, self.encoding, receipt_schema(self.extra))
 
     def _store_shard(self, encoded: pa.Table) -> pa.Table:
         from actors.uploader import store_shard

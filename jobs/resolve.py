@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.checkpoints import Checkpoint, describe, is_on_hub
+from actors.encoding import Encoding
 from jobs.config import Job, ModelConfig
 from manifests.errors import UserError
 from manifests.identity import settings_hash
@@ -33,7 +34,7 @@ class ResolvedModel:
     family: Family
     settings: Settings
     contract: ModelContract
-    media_format: str
+    encoding: Encoding
     num_items_per_shard: int | None
 
 
@@ -78,7 +79,8 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     }
     contract = ModelContract(defaults, rules, settings_hash(asked))
     per_shard = (config.num_items_per_shard or _ITEMS_PER_SHARD[rules.kind]) if job.layout == "webdataset" else None
-    return ResolvedModel(name, checkpoint, family, settings, contract, media_format, per_shard)
+    encoding = Encoding(media_format, config.quality, job.provenance)
+    return ResolvedModel(name, checkpoint, family, settings, contract, encoding, per_shard)
 
 
 def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:

@@ -65,6 +65,7 @@ def test_every_item_has_a_record_and_a_file(first_run: tuple[Rendermill, Finishe
         data = (rendermill.output / record["path"]).read_bytes()
         assert len(data) == record["bytes"]
         assert hashlib.sha256(data).hexdigest() == record["sha256"]
+        assert b"digitalsourcetype/trainedAlgorithmicMedia" in data
         assert record["run_id"] == json.loads(next((rendermill.output / "runs").iterdir()).read_text())["run_id"]
         assert json.loads(record["environment"])["torch"]
 

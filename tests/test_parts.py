@@ -1,9 +1,11 @@
 """The pure parts: media encoding, manifest rows, what belongs to a checkpoint."""
 
 import io
+import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 from PIL import Image
 
 from actors import checkpoints as checkpoint_store
-from actors.media import encode
+from actors.encoding import Encoding
+from actors.media import decode, encode
+from actors.provenance import DIGITAL_SOURCE_TYPE
 from manifests.prompts import RowProblem, RowValidator
 from manifests.schema import ModelContract
 from models.base import Rules
@@ -22,22 +26,64 @@ from models.registry import FAMILIES
 def test_images_round_trip(media_format: str, tolerance: int) -> None:
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
     frames = np.broadcast_to(ramp[None, None, :, None], (1, 32, 64, 3)).copy()
-    image = Image.open(io.BytesIO(encode(frames, media_format, None, None)))
+    image = Image.open(io.BytesIO(encode(frames, Encoding(media_format))))
     assert image.format == media_format.upper()
     assert np.abs(np.asarray(image).astype(int) - frames[0]).max() <= tolerance
     if media_format != "png":
-        assert len(encode(frames, media_format, None, 20)) < len(encode(frames, media_format, None, 95))
+        assert len(encode(frames, Encoding(media_format, 20))) < len(encode(frames, Encoding(media_format, 95)))
 
 
 def test_videos_keep_frames_rate_and_are_the_same_every_time() -> None:
     frames = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), np.uint8)
-    data = encode(frames, "mp4", 29.97, None)
-    assert data == encode(frames, "mp4", 29.97, None)
+    data = encode(frames, Encoding("mp4"), 29.97)
+    assert data == encode(frames, Encoding("mp4"), 29.97)
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, stream.average_rate) == (48, 32, Fraction(2997, 100))
         assert len(list(container.decode(stream))) == 9
-    assert len(encode(frames, "mp4", 29.97, 40)) < len(data)
+    assert len(encode(frames, Encoding("mp4", 40), 29.97)) < len(data)
+
+
+RECORD = {
+    "id": "a",
+    "sample_index": 0,
+    "model": "sana",
+    "checkpoint": "owner/sana",
+    "revision": None,
+    "prompt": 'a "cat" & <dog> \x07 夜',
+    "negative_prompt": None,
+    "seed": 2**63 - 1,
+    "num_inference_steps": 20,
+    "guidance_scale": 4.5,
+    "guidance_scale_2": None,
+    "scheduler": "DPMSolverMultistepScheduler",
+    "request_hash": "00" * 16,
+}
+
+
+@pytest.mark.parametrize("media_format", ["png", "webp", "jpeg"])
+def test_an_image_says_how_it_was_made_and_has_the_same_pixels(media_format: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (1, 32, 64, 3), np.uint8)
+    data = encode(frames, Encoding(media_format, has_provenance=True), record=RECORD)
+    plain = encode(frames, Encoding(media_format), record=RECORD)
+    np.testing.assert_array_equal(decode(data, media_format), decode(plain, media_format))
+    assert not Image.open(io.BytesIO(plain)).info.get("xmp")
+    packet = ElementTree.fromstring(Image.open(io.BytesIO(data)).info["xmp"])
+    said = {element.tag.rpartition("}")[2]: element.text for element in packet.iter()}
+    assert said["DigitalSourceType"] == DIGITAL_SOURCE_TYPE
+    assert said["AISystemUsed"] == "owner/sana"
+    assert said["AIPromptInformation"] == 'a "cat" & <dog> \ufffd 夜'
+    assert json.loads(said["li"])["seed"] == 2**63 - 1
+    long = encode(frames, Encoding(media_format, has_provenance=True), record=RECORD | {"prompt": "x" * 70_000})
+    assert b"DPMSolverMultistepScheduler" in long, "a prompt that is too long costs nothing but itself"
+
+
+def test_a_video_says_how_it_was_made() -> None:
+    frames = np.zeros((5, 32, 48, 3), np.uint8)
+    with av.open(io.BytesIO(encode(frames, Encoding("mp4", has_provenance=True), 16.0, RECORD))) as container:
+        said = json.loads(container.metadata["comment"])
+    assert (said["prompt"], said["digital_source_type"]) == (RECORD["prompt"], DIGITAL_SOURCE_TYPE)
+    assert "negative_prompt" not in said
 
 
 def validator() -> RowValidator:
