@@ -5,10 +5,14 @@ import threading
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
+import ray
+from ray import ObjectRefGenerator
 from ray.data import Dataset
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 _NUM_WAITING = 64
 """Tables of receipts; beyond that the Datasets wait."""
+_SECONDS_FOR_TASKS_TO_END = 10.0
 
 
 class Arrivals:
@@ -20,7 +24,6 @@ class Arrivals:
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         self._queue: queue.Queue[tuple[str, pa.Table | Exception | None]] = queue.Queue(_NUM_WAITING)
-        self._datasets = datasets
         self._stopped = {model: threading.Event() for model in datasets}
         for model, dataset in datasets.items():
             threading.Thread(target=self._run, args=(model, dataset), name=f"dataset-{model}", daemon=True).start()
@@ -46,12 +49,6 @@ class Arrivals:
         """End one model's Dataset; the others go on."""
         self._stopped[model].set()
 
-    def end(self) -> None:
-        """End all Datasets and whatever their tasks are doing: once this has returned, none of them stores anything."""
-        for dataset in self._datasets.values():
-            if dataset._current_executor is not None:  # there is no public way to wait for tasks that are given up
-                dataset._current_executor.shutdown(force=True)
-
     def at_hand(self) -> Iterator[tuple[str, pa.Table]]:
         """What has come already, without waiting for more."""
         while True:
@@ -71,3 +68,15 @@ class Arrivals:
         except Exception as error:
             self._queue.put((model, error))
         self._queue.put((model, None))
+
+
+def end_datasets() -> None:
+    """End all Datasets that this process still runs, and what their tasks are doing: none of them stores any more.
+
+    Ray has no public way to do this, and its own does not wait for the tasks.
+    """
+    for executor in [thread for thread in threading.enumerate() if isinstance(thread, StreamingExecutor)]:
+        tasks = [task.get_waitable() for step in executor._topology or () for task in step.get_active_tasks()]
+        executor.shutdown(force=True)
+        ends = [task.completed() for task in tasks if isinstance(task, ObjectRefGenerator)]
+        ray.wait(ends, num_returns=len(ends), timeout=_SECONDS_FOR_TASKS_TO_END)

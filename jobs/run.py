@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from jobs.arrivals import Arrivals
+from jobs.arrivals import Arrivals, end_datasets
 from jobs.config import Job
 from jobs.console import Screen, show_progress
 from jobs.environments import describe_change, made_elsewhere
@@ -103,7 +103,7 @@ class Run:
         try:
             with show_progress(self._screen, self._plan.num_to_do) as advance:
                 self._draw_all(lease, arrivals, advance)
-            self._settle(lease, arrivals)
+            self._settle(lease)
             return "failed" if self._errors else "stopped" if self._is_stopping else "finished"
         except KeyboardInterrupt:
             # a second signal must not break off what follows, and whoever sent it may wait only for seconds
@@ -112,15 +112,14 @@ class Run:
             for model, receipts in arrivals[-1].at_hand() if arrivals else ():
                 self._commit(model, receipts)
             self._ledger.flush()  # in a moment, and enough; what follows may be cut off
-            self._settle(lease, arrivals)
+            self._settle(lease)
             return "interrupted"
 
-    def _settle(self, lease: Lease, rounds: list[Arrivals]) -> None:
+    def _settle(self, lease: Lease) -> None:
         """Leave in the output what is committed, and no more."""
         lease.confirm()
         self._ledger.roll_up()
-        for arrivals in rounds:
-            arrivals.end()
+        end_datasets()
         tidy(self._ledger)
 
     def _draw_all(self, lease: Lease, rounds: list[Arrivals], advance: _Advance) -> None:
