@@ -23,8 +23,9 @@ from jobs.resolve import ResolvedModel, make_validator, resolve_model
 from jobs.workers import open_profiles
 from manifests.hash_set import HASH
 from manifests.ledger import item_keys, request_hashes
+from manifests.output_format import read_format
 from manifests.prompts import open_manifest
-from manifests.storage import Folder, absolute
+from manifests.storage import Folder, absolute, first_contact
 
 _NUM_REASONS = 5
 _KEYS = ["id", "sample_index", "request_hash"]
@@ -43,6 +44,8 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     patience_seconds = job.storage_patience.total_seconds()
     manifest = open_manifest(absolute(job.manifest), patience_seconds)
     output = Folder(absolute(job.output), patience_seconds)
+    with first_contact(f"output {output.url}: cannot be read"):
+        read_format(output, manifest.extra, job.layout)
     profiles = open_profiles(job)
     with cluster.connected() as here:
         cluster.check_disks(job, here)

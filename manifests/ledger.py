@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
-from manifests.errors import UserError
 from manifests.hash_set import HASH, hashes_of_hex
 from manifests.identity import item_key
-from manifests.schema import FORMAT_VERSION, RECORD_COLUMNS, arrow_schema, receipt_schema
+from manifests.output_format import read_format, write_format
+from manifests.schema import RECORD_COLUMNS, arrow_schema, receipt_schema
 from manifests.shards import StaleShards, find_stale_shards
 from manifests.storage import Folder, first_contact, parquet_bytes
 
@@ -162,40 +162,16 @@ class Ledger:
         self._stale_media, self._stale_media_files = set(), []
 
     def _settle_format(self, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
-        """Read the output's format file, or write it on its first run; returns the extra columns of the output."""
+        """Keep to the output's format, or settle it on its first run; returns the extra columns of the output."""
         with first_contact(f"output {self._folder.url}: cannot be written"):
-            stored = self._folder.read(layout.FORMAT_FILE)
-            if stored is None:
+            settled = read_format(self._folder, extra, media_layout)
+            if settled is None:
                 # readers of `metadata/` find a table from the first moment on
                 for kind, schema in _schemas(extra).items():
                     name = layout.part(kind, self._run_id, self._next_number(kind))
                     self._folder.write(name, parquet_bytes(schema.empty_table()))
-                types = {field.name: str(field.type) for field in extra}
-                encoded = extra.serialize().to_pybytes().hex()
-                content = {"format_version": FORMAT_VERSION, "layout": media_layout, "extra_columns": types}
-                content["extra_schema"] = encoded
-                self._folder.write(layout.FORMAT_FILE, json.dumps(content, indent=2).encode())
-                return extra
-        content = json.loads(stored)
-        if content["format_version"] > FORMAT_VERSION:
-            raise UserError(
-                f"output {self._folder.url}: its format {content['format_version']} is newer than this rendermill's "
-                f"{FORMAT_VERSION}; upgrade rendermill"
-            )
-        if content["layout"] != media_layout:
-            raise UserError(
-                f"layout: {media_layout}, but output {self._folder.url} began with {content['layout']}; "
-                f"write `layout: {content['layout']}`, or give another output"
-            )
-        first = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
-        for field in extra:
-            if field.name not in first.names or first.field(field.name).type != field.type:
-                had = first.field(field.name).type if field.name in first.names else "absent"
-                raise UserError(
-                    f"manifest: column `{field.name}` is {field.type}, but {had} in the first run of output "
-                    f"{self._folder.url}; the extra columns of an output stay as they began"
-                )
-        return first
+                write_format(self._folder, extra, media_layout)
+        return extra if settled is None else settled
 
     def _load_index(self, kind: str) -> None:
         names = [name for name in self._folder.names(kind) if name.endswith(".parquet") and "/part-" in name]

@@ -47,6 +47,8 @@ def first_contact(failing: str) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{failing}: {one_line(error)}") from error
 

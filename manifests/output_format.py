@@ -1,0 +1,59 @@
+"""`rendermill.json`: what an output's first run settled, and later ones keep to."""
+
+import json
+
+import pyarrow as pa
+
+from manifests import layout
+from manifests.errors import UserError
+from manifests.schema import FORMAT_VERSION
+from manifests.storage import Folder
+
+
+def write_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> None:
+    """Settle the format of a new output.
+
+    Args:
+        extra: the manifest's own columns.
+    """
+    content = {
+        "format_version": FORMAT_VERSION,
+        "layout": media_layout,
+        "extra_columns": {field.name: str(field.type) for field in extra},
+        "extra_schema": extra.serialize().to_pybytes().hex(),
+    }
+    folder.write(layout.FORMAT_FILE, json.dumps(content, indent=2).encode())
+
+
+def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema | None:
+    """The extra columns of an output; None where there is no output yet.
+
+    Args:
+        extra: the manifest's own columns.
+
+    Raises:
+        UserError: the output was made by a newer rendermill, or has another layout, or extra columns of other types.
+    """
+    stored = folder.read(layout.FORMAT_FILE)
+    if stored is None:
+        return None
+    content = json.loads(stored)
+    if content["format_version"] > FORMAT_VERSION:
+        raise UserError(
+            f"output {folder.url}: its format {content['format_version']} is newer than this rendermill's "
+            f"{FORMAT_VERSION}; upgrade rendermill"
+        )
+    if content["layout"] != media_layout:
+        raise UserError(
+            f"layout: {media_layout}, but output {folder.url} began with {content['layout']}; "
+            f"write `layout: {content['layout']}`, or give another output"
+        )
+    first = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
+    for field in extra:
+        if field.name not in first.names or first.field(field.name).type != field.type:
+            had = first.field(field.name).type if field.name in first.names else "absent"
+            raise UserError(
+                f"manifest: column `{field.name}` is {field.type}, but {had} in the first run of output "
+                f"{folder.url}; the extra columns of an output stay as they began"
+            )
+    return first
