@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from jobs.capacity import Cluster, Node, check_resources, gpus_per_actor, max_actors
-from jobs.config import Job, parse_job
+from jobs.config import Job
+from jobs.job_file import parse_job
 from manifests.errors import UserError
 
 HEAD = Node({"CPU": 8}, {})
@@ -76,6 +77,7 @@ def test_a_cluster_that_grows_may_hold_anything_but_says_nothing_of_gpus() -> No
     given = job(wan={"label_selector": {"group": "videos"}, "num_gpus": 1, "max_actors": 20})
     check_resources(given, GROWING)
     assert max_actors(given.models["wan"].pool, 1, GROWING) == 20
+    assert GROWING.resources["GPU"] > FIXED.resources["GPU"] == 3
     with pytest.raises(UserError, match=r"models\.wan\.pool\.num_gpus: missing, and needed on a cluster that grows"):
         gpus_per_actor(job(wan={}), "wan", GROWING)
     assert gpus_per_actor(job(wan={}), "wan", Cluster([HEAD, VIDEOS], may_grow=True)) == 1

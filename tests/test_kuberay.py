@@ -81,11 +81,9 @@ def test_once_and_nightly_are_one_job() -> None:
 
 
 def test_each_pool_brings_nodes_of_its_group(tmp_path: Path) -> None:
-    objects = rendered("job")
-    (tmp_path / "nightly.yaml").write_text(
-        objects["ConfigMap"]["data"]["nightly.yaml"].replace("${date:%Y-%m-%d}", "2026-11-25")
-    )
-    models = read_job_file(str(tmp_path / "nightly.yaml")).job.models
+    (tmp_path / "nightly.yaml").write_text(rendered("job")["ConfigMap"]["data"]["nightly.yaml"])
+    job = read_job_file(str(tmp_path / "nightly.yaml"), date="2026-11-25").job
+    assert job.output == "s3://bucket/renders/2026-11-25"
     cluster = ray_job("job")["rayClusterSpec"]
     config = _derive_autoscaling_config_from_ray_cr(
         {"metadata": {"name": "rendermill", "namespace": "default"}, "spec": cluster}
@@ -97,7 +95,7 @@ def test_each_pool_brings_nodes_of_its_group(tmp_path: Path) -> None:
             model.pool.label_selector,
             model.pool.max_actors,
         )
-        for name, model in models.items()
+        for name, model in job.models.items()
     }
     assert brought == {"sana": {"images": 8}, "wan": {"videos": 8}}
 
