@@ -1,4 +1,4 @@
-"""`rendermill plan`: what a job would do, how long and with how much storage. It draws nothing and writes nothing."""
+"""`rendermill plan`: what a job would do, how long and with how much storage. It writes nothing to the output."""
 
 import json
 from collections import Counter
