@@ -15,6 +15,7 @@ import pytest
 import webdataset
 from conftest import ROOT, Rendermill
 
+from actors.encoding import Encoding
 from actors.uploader import encode_all, store_shard
 from jobs.draw_again import _compare_one
 from manifests.errors import UserError
@@ -146,8 +147,8 @@ def rendered(*frames: np.ndarray | None) -> pa.Table:
 def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_stored_once(tmp_path: Path) -> None:
     sound, other, garbled = (np.full(shape, 7, np.uint8) for shape in ((2, 2, 3), (2, 2, 3), (1, 2, 3)))
     other += 1
-    encoded = encode_all(rendered(sound, None, garbled, other), "png", None, receipt_schema(EXTRA))
-    again = encode_all(rendered(other), "png", None, receipt_schema(EXTRA))
+    encoded = encode_all(rendered(sound, None, garbled, other), Encoding("png"), receipt_schema(EXTRA))
+    again = encode_all(rendered(other), Encoding("png"), receipt_schema(EXTRA))
     stored = store_shard(pa.concat_tables([encoded, again]), Folder(str(tmp_path)), EXTRA).to_pylist()
     assert [row["error_type"] for row in stored] == [None, "NonFinite", "ValueError", None, None]
     assert [row["path"] is None for row in stored] == [False, True, True, False, False]
@@ -175,7 +176,7 @@ def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_sto
 def test_what_is_drawn_again_is_compared_with_the_shards_member(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     before = rendered(np.full((2, 2, 3), 7, np.uint8))
-    (record,) = store_shard(encode_all(before, "png", None, receipt_schema(EXTRA)), folder, EXTRA).to_pylist()
+    (record,) = store_shard(encode_all(before, Encoding("png"), receipt_schema(EXTRA)), folder, EXTRA).to_pylist()
     names = ("path", "member", "format", "pixel_sha256", "device", "environment")
     row = record | {f"recorded_{name}": record[name] for name in names}
     pixels = pa.scalar(np.full((2, 2, 3), 9, np.uint8).tobytes(), pa.large_binary())
