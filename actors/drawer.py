@@ -81,7 +81,9 @@ class Drawer:
             shapes={shape: self._sizer.learned(shape) for shape in self._paces},
             proven={name: batches.sizes for name, batches in self._model.stages.items() if batches.sizes},
             refuted={name: batches.refuted for name, batches in self._model.stages.items() if batches.refuted},
-            seconds_per_item={shape: pace.seconds_per_item for shape, pace in self._paces.items() if pace.num_items},
+            seconds_per_item={
+                shape: seconds for shape, pace in self._paces.items() if (seconds := pace.seconds_per_item) is not None
+            },
         )
 
     def draw(self, requests: Sequence[Request], attempt: int = 1) -> Iterator[list[Outcome]]:

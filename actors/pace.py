@@ -1,25 +1,29 @@
 """How long items of a shape take an actor, everything between them included: what estimates are made of."""
 
 import time
+from collections import deque
+
+_NUM_BATCHES = 12
+"""So many of the last ones count: the first batches are small, and slow while others still load."""
 
 
 class Pace:
     """Measures from one batch's end to the next one's, or from the beginning of a chunk to its first batch's end.
 
-    Attributes:
-        num_items: that count: not those of the shape's first batch, which pays for warming up, nor those drawn twice.
+    A shape's first batch, which pays for warming up, does not count, and neither do batches that were drawn twice.
     """
 
     def __init__(self) -> None:
-        self.num_items = 0
-        self._seconds = 0.0
+        self._batches: deque[tuple[int, float]] = deque(maxlen=_NUM_BATCHES)
         self._is_warm = False
         self._last = 0.0
 
     @property
-    def seconds_per_item(self) -> float:
-        """The mean; there must be items."""
-        return self._seconds / self.num_items
+    def seconds_per_item(self) -> float | None:
+        """The mean of the last batches; None where none counts."""
+        if not self._batches:
+            return None
+        return sum(seconds for _, seconds in self._batches) / sum(num_items for num_items, _ in self._batches)
 
     def begin(self) -> None:
         """A chunk's items of the shape come next."""
@@ -33,6 +37,5 @@ class Pace:
         """
         now = time.perf_counter()
         if self._is_warm and not is_trial:
-            self.num_items += num_items
-            self._seconds += now - self._last
+            self._batches.append((num_items, now - self._last))
         self._last, self._is_warm = now, True
