@@ -53,7 +53,7 @@ class Studio:
             "profile": str(self.folder / f"{name}-profile"),
             "reproducibility": reproducibility,
             "models": {
-                f"{checkpoint} {dtype}": {
+                f"{checkpoint}-{dtype}": {
                     "checkpoint": str(_ROOT / "checkpoints" / checkpoint),
                     "dtype": dtype,
                     "defaults": defaults,
@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--num-items", type=int, default=19, help="of each model")
     given = parser.parse_args()
     rows = [
-        {"id": f"{checkpoint} {dtype} {index}", "model": f"{checkpoint} {dtype}", "prompt": f"prompt {index}"}
+        {"id": f"{checkpoint}-{dtype} {index}", "model": f"{checkpoint}-{dtype}", "prompt": f"prompt {index}"}
         for checkpoint in _CHECKPOINTS
         for dtype in _DTYPES
         for index in range(given.num_items)
