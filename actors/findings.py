@@ -37,6 +37,14 @@ class Findings:
             self._keys[model], self._profiles[model] = key, self._store.read(key)
         return self._profiles[model]
 
+    def compiled(self, model: str) -> list[bytes]:
+        """What earlier runs and other renderers compiled for a model."""
+        return self._store.read_compiled(self._keys[model])
+
+    def keep_compiled(self, model: str, name: str, artifacts: bytes, instead_of: str | None) -> None:
+        """A renderer compiled more; see `ProfileStore.write_compiled`."""
+        self._store.write_compiled(self._keys[model], name, artifacts, instead_of)
+
     def learned(self, model: str, profile: Profile) -> None:
         """A renderer found out more."""
         self._profiles[model].merge(profile)

@@ -49,7 +49,7 @@ class Profile:
 
 
 class ProfileStore:
-    """Profiles in a folder, one JSON file each."""
+    """Profiles in a folder, one JSON file each, and beside it in a folder what `torch.compile` made."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -81,6 +81,26 @@ class ProfileStore:
             "profile": asdict(profile),
         }
         self._folder.write(_name(key), json.dumps(content, indent=2).encode())
+
+    def read_compiled(self, key: dict[str, Any]) -> list[bytes]:
+        """All that `torch.compiler.save_cache_artifacts` gave."""
+        folder = _compiled(key)
+        return [content for name in self._folder.names(folder) if (content := self._folder.read(name)) is not None]
+
+    def write_compiled(self, key: dict[str, Any], name: str, artifacts: bytes, instead_of: str | None) -> None:
+        """Keep what was compiled, for `torch.compiler.load_cache_artifacts`.
+
+        Args:
+            name: of these artifacts.
+            instead_of: of those that they hold, too.
+        """
+        self._folder.write(f"{_compiled(key)}/{name}", artifacts)
+        if instead_of is not None:
+            self._folder.delete([f"{_compiled(key)}/{instead_of}"])
+
+
+def _compiled(key: dict[str, Any]) -> str:
+    return f"{_name(key).removesuffix('.json')}.compiled"
 
 
 def _name(key: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import ray
 
 from actors.audit import Drawn, is_chosen
 from actors.checkpoints import fetch
+from actors.compiled import SharedCompilation
 from actors.drawer import Drawer, Outcome, failed
 from actors.environment import device_name, environment, make_deterministic
 from actors.journal import MAX_DEATHS_ALONE, Suspicion
@@ -38,18 +39,23 @@ class Renderer:
     def _load(self) -> None:
         spec = self._spec
         device = make_deterministic()
+        place: dict[str, str | None] = {
+            "device": device_name(device),
+            "environment": environment(device, spec.settings.compile),
+        }
+        known = ray.get(spec.findings.join.remote(spec.model_name, self._id, spec.profile_key | place))
+        self._compilation = SharedCompilation(spec) if spec.settings.compile else None
+        if self._compilation is not None:
+            self._compilation.take()
         folder = fetch(spec.checkpoint, spec.patience_seconds)
         model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
-        self._constants = {
+        self._drawer = Drawer(spec, model, known)
+        self._constants = place | {
             "checkpoint": spec.checkpoint_name,
             "revision": spec.checkpoint.revision,
             "scheduler": model.scheduler_name,
-            "device": device_name(device),
-            "environment": environment(device, spec.settings.compile),
             "run_id": spec.run_id,
         }
-        profile_key = spec.profile_key | {name: self._constants[name] for name in ("device", "environment")}
-        self._drawer = Drawer(spec, model, ray.get(spec.findings.join.remote(spec.model_name, self._id, profile_key)))
 
     def __call__(self, chunk: pa.Table) -> Iterator[pa.Table]:
         """Draw a chunk; may be called for the next one while this one is being drawn.
@@ -85,6 +91,8 @@ class Renderer:
         for outcomes in self._draw(requests, suspicions):
             yield self._as_table(chunk, outcomes, place)
         self._spec.findings.learned.remote(self._spec.model_name, self._drawer.learned())
+        if self._compilation is not None:
+            self._compilation.give()
         self._audit()
 
     def _draw(self, requests: Sequence[Request], suspicions: dict[str, Suspicion]) -> Iterator[list[Outcome]]:

@@ -20,6 +20,11 @@ from manifests.layout import Layout
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
+AttentionBackend = Literal[
+    "native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "flex", "flash", "_flash_3", "sage"
+]
+"""Of diffusers' names those that need no code from the Hub."""
+
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
 _DURATION_PART = r"(\d+(?:\.\d+)?) *(d|h|min|s)"
 _DURATION = rf"(?:{_DURATION_PART} *)+"
@@ -117,6 +122,30 @@ class Pool(_Section):
         return self
 
 
+def _interval(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] >= interval[1]:
+        raise ValueError("should be two shares of the steps, the first one less than the second")
+    return interval
+
+
+class Speedups(_Section):
+    """What trades likeness to the stock pipeline for speed; see docs/speed.md for what each brings and costs."""
+
+    quantization: Literal["float8"] | None = Field(
+        None, description="Multiply in float8 within the denoiser's blocks; needs torchao and an H100, L40 or newer."
+    )
+    float32_matmul_precision: Literal["high", "medium"] | None = Field(
+        None, description="As torch names it: `high` lets float32 products use TF32; null: `highest`."
+    )
+    attention_backend: AttentionBackend | None = Field(None, description="Wan: as diffusers names it.")
+    guidance_interval: Annotated[tuple[Share, Share], AfterValidator(_interval)] | None = Field(
+        None, description="From which share of the steps to which guidance is on: `[0.1, 0.7]`; null: all the time."
+    )
+    cache_interval: int | None = Field(
+        None, ge=2, description="Compute every so many-th step and forecast those in between; null: compute all."
+    )
+
+
 class ModelConfig(_Section):
     """One model of a job."""
 
@@ -168,6 +197,7 @@ class ModelConfig(_Section):
         "`if_needed`, in `fast`: `model` once memory ran out all the same.",
     )
     vae_tiling: bool = Field(False, description="Decode in tiles, in less memory; changes pixels a little.")
+    speedups: Speedups = Field(Speedups(), description="What is faster and changes pixels.")
 
     @property
     def fixed_batch(self) -> int | None:

@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from actors.checkpoints import Checkpoint, describe, is_on_hub
@@ -13,7 +14,7 @@ from manifests.identity import settings_hash
 from manifests.prompts import RowValidator
 from manifests.schema import ModelContract
 from manifests.storage import absolute
-from models.base import Family, Rules, Settings
+from models.base import Family, Rules, Settings, Speedups
 from models.registry import FAMILIES
 
 _FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
@@ -77,6 +78,8 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         "format": media_format,
         "quality": config.quality,
     }
+    if settings.speedups != Speedups():  # so that outputs from before there were any go on
+        asked["speedups"] = asdict(settings.speedups)
     contract = ModelContract(defaults, rules, settings_hash(asked))
     per_shard = (config.num_items_per_shard or _ITEMS_PER_SHARD[rules.kind]) if job.layout == "webdataset" else None
     encoding = Encoding(media_format, config.quality, job.provenance)
@@ -117,7 +120,26 @@ def _settings(job: Job, name: str, config: ModelConfig, family: Family, on_gpu: 
         pipeline_arguments=config.pipeline_arguments,
         offload=config.offload,
         vae_tiling=config.vae_tiling,
+        speedups=_speedups(name, config, family, dtype, on_gpu),
     )
+
+
+def _speedups(name: str, config: ModelConfig, family: Family, dtype: Mapping[str, str], on_gpu: bool) -> Speedups:
+    asked = config.speedups.model_dump(exclude_none=True)
+    for key in asked:
+        if key not in family.speedups:
+            known = f"it has {', '.join(family.speedups)}" if family.speedups else "it has none"
+            raise UserError(f"models.{name}.speedups.{key}: this pipeline has no such speedup; {known}")
+    if "quantization" in asked:
+        where = f"models.{name}.speedups.quantization: float8 needs"
+        if not on_gpu:
+            raise UserError(f"{where} a GPU; leave it out on a CPU")
+        if find_spec("torchao") is None:
+            raise UserError(f"{where} torchao; install it with: pip install 'rendermill[float8]'")
+        default = dtype.get("default", "float32")
+        if {dtype.get(component, default) for component in ("transformer", "transformer_2")} != {"bfloat16"}:
+            raise UserError(f"{where} `dtype: bfloat16`")
+    return Speedups(**asked)
 
 
 def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:

@@ -30,12 +30,13 @@ class Desk:
     def spec(self, job: Job, model: ResolvedModel, run_id: str) -> RendererSpec:
         """What a renderer of a model is started with."""
         config = job.models[model.name]
+        num_items_per_swap = model.family.num_items_per_swap if config.offload == "model" else None
         return RendererSpec(
             model_name=model.name,
             checkpoint=model.checkpoint,
             checkpoint_name=config.checkpoint,
             settings=model.settings,
-            batch=config.fixed_batch,
+            batch=config.fixed_batch or num_items_per_swap,
             deadline_seconds=config.deadline,
             patience_seconds=job.storage_patience.total_seconds(),
             audit=job.audit,

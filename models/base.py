@@ -107,6 +107,8 @@ class Family:
         arguments: arguments of the pipeline that the job file may set, with their types.
         reference_batch: strict mode's batch size by whether blocks are compiled.
         num_items_per_chunk: how many items an actor is handed at once, at most.
+        speedups: which of `Speedups` it takes.
+        num_items_per_swap: where components wait in CPU memory, how many items each draws before the next comes.
     """
 
     implementation: str
@@ -115,6 +117,32 @@ class Family:
     arguments: Mapping[str, type]
     reference_batch: Mapping[bool, int]
     num_items_per_chunk: int
+    speedups: Sequence[str] = ()
+    num_items_per_swap: int | None = None
+
+
+@dataclass(frozen=True)
+class Speedups:
+    """What trades likeness to the stock pipeline for speed. Each acts on an item alone, so strict mode's promise holds.
+
+    Attributes:
+        quantization: `float8`: matrix products of the denoiser's blocks; see `models.float8`.
+        float32_matmul_precision: as `torch.set_float32_matmul_precision` names it; None: `highest`.
+        attention_backend: as diffusers names it; None: its default.
+        guidance_interval: the share of the steps, from and to, that are guided; None: all.
+        cache_interval: see `models.steps.Forecast`; None: every step is computed.
+    """
+
+    quantization: Literal["float8"] | None = None
+    float32_matmul_precision: Literal["high", "medium"] | None = None
+    attention_backend: str | None = None
+    guidance_interval: tuple[float, float] | None = None
+    cache_interval: int | None = None
+
+    def is_guided(self, step: int, num_steps: int) -> bool:
+        """Whether a step, 0 … num_steps - 1, is within the guidance interval."""
+        first, last = self.guidance_interval or (0.0, 1.0)
+        return first * num_steps <= step < last * num_steps
 
 
 @dataclass(frozen=True)
@@ -135,6 +163,7 @@ class Settings:
     pipeline_arguments: Mapping[str, Any] = field(default_factory=dict)
     offload: Literal["none", "if_needed", "model", "sequential", "group"] = "none"
     vae_tiling: bool = False
+    speedups: Speedups = Speedups()
 
 
 @dataclass

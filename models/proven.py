@@ -5,6 +5,7 @@ it does on this device cannot be known, only tried: the first calls at a larger 
 they agree in every bit. The items get the reference's result either way.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ class ProvenBatches:
 
     Args:
         reference_batch: items in every call; None (`fast`): as many as come.
-        largest: never call with more items at once.
+        largest: never call with more items at once; None: whatever comes.
         num_trials: calls that must agree before a larger size is trusted.
 
     Attributes:
@@ -33,9 +34,9 @@ class ProvenBatches:
         num_trials_run: calls that were made twice, so far.
     """
 
-    def __init__(self, reference_batch: int | None, largest: int = 256, num_trials: int = _NUM_TRIALS) -> None:
+    def __init__(self, reference_batch: int | None, largest: int | None = None, num_trials: int = _NUM_TRIALS) -> None:
         self._reference_batch = reference_batch
-        self._largest = largest
+        self._largest = largest or sys.maxsize
         self._num_trials = num_trials
         self._num_agreed: dict[tuple[str, int], int] = {}
         self.sizes: dict[str, list[int]] = {}

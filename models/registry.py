@@ -45,6 +45,9 @@ def _blank_rules(configs: Configs) -> Rules:
 
 _SANA_ARGUMENTS = {"max_sequence_length": int, "complex_human_instruction": list}
 
+_FASTER_PRODUCTS = ("quantization", "float32_matmul_precision")
+_FEWER_PASSES = ("guidance_interval", "cache_interval")
+
 FAMILIES: Mapping[str, Family] = {
     "SanaPipeline": Family(
         implementation="models.sana:Sana",
@@ -53,6 +56,7 @@ FAMILIES: Mapping[str, Family] = {
         arguments=_SANA_ARGUMENTS,
         reference_batch={False: 1, True: 8},
         num_items_per_chunk=64,
+        speedups=(*_FASTER_PRODUCTS, *_FEWER_PASSES),
     ),
     "SanaSprintPipeline": Family(
         implementation="models.sana:SanaSprint",
@@ -61,6 +65,7 @@ FAMILIES: Mapping[str, Family] = {
         arguments=_SANA_ARGUMENTS,
         reference_batch={False: 1, True: 8},
         num_items_per_chunk=256,
+        speedups=_FASTER_PRODUCTS,
     ),
     "WanPipeline": Family(
         implementation="models.wan:Wan",
@@ -76,6 +81,8 @@ FAMILIES: Mapping[str, Family] = {
         arguments={"max_sequence_length": int},
         reference_batch={False: 1, True: 1},
         num_items_per_chunk=1,
+        speedups=(*_FASTER_PRODUCTS, *_FEWER_PASSES, "attention_backend"),
+        num_items_per_swap=4,
     ),
     "BlankPipeline": Family(
         implementation="models.blank:Blank",

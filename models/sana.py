@@ -17,17 +17,18 @@ from models.base import Model, Rendered, RenderRequest, Settings
 from models.proven import ProvenBatches
 from models.stages import (
     LARGEST_DECODER_BATCH,
-    compile_blocks,
     compile_decoder,
     encode_unique,
     generators,
     load_pipeline,
     noise,
     per_item,
+    prepare_blocks,
     save_memory,
     text_batches,
     to_uint8,
 )
+from models.steps import Forecast
 
 
 class PromptEmbeddings(NamedTuple):
@@ -52,8 +53,8 @@ class Sana(Model):
         stock = inspect.signature(SanaPipeline.__call__).parameters
         names = ("max_sequence_length", "complex_human_instruction")
         self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
+        prepare_blocks(self._pipeline.transformer.transformer_blocks, settings)
         if settings.compile:
-            compile_blocks(self._pipeline.transformer.transformer_blocks, settings)
             compile_decoder(self._pipeline.vae.decoder, settings)
 
     @property
@@ -113,14 +114,20 @@ class Sana(Model):
         if "generator" in inspect.signature(scheduler.step).parameters:
             step_arguments["generator"] = item_generators
 
-        for timestep in scheduler.timesteps:
-            predict = partial(self._predict, timestep)
-            prediction = self._denoiser_batches(predict, latents, embeds, mask)
-            if has_guidance:
-                unconditional, conditional = prediction.unbind(1)
-                prediction = unconditional + guidance_scale * (conditional - unconditional)
-            else:
-                prediction = prediction[:, 0]
+        speedups, num_steps = self._settings.speedups, len(scheduler.timesteps)
+        forecast = Forecast(speedups.cache_interval, num_steps)
+
+        def predict(step: int) -> torch.Tensor:
+            halves = slice(None) if has_guidance and speedups.is_guided(step, num_steps) else slice(-1, None)
+            one_size = partial(self._predict, scheduler.timesteps[step])
+            prediction = self._denoiser_batches(one_size, latents, embeds[:, halves], mask[:, halves])
+            if prediction.shape[1] == 1:
+                return prediction[:, 0]
+            unconditional, conditional = prediction.unbind(1)
+            return unconditional + guidance_scale * (conditional - unconditional)
+
+        for step, timestep in enumerate(scheduler.timesteps):
+            prediction = forecast(step, partial(predict, step))
             if transformer.config.out_channels // 2 == latents.shape[1]:
                 prediction = prediction.chunk(2, dim=1)[0]  # the other half is a learned variance
             latents = scheduler.step(prediction, timestep, latents, **step_arguments, return_dict=False)[0]

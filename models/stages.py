@@ -57,6 +57,8 @@ def to_uint8(decoded: torch.Tensor) -> Rendered:
 
 def load_pipeline(folder: Path, settings: Settings, device: str) -> Any:
     """Load a diffusers pipeline from safetensors (memory-mapped), with its settings applied."""
+    if settings.speedups.float32_matmul_precision is not None:
+        torch.set_float32_matmul_precision(settings.speedups.float32_matmul_precision)
     dtype = {component: getattr(torch, name) for component, name in settings.dtype.items()}
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
     if settings.scheduler:
@@ -90,11 +92,18 @@ def compile_decoder(decoder: torch.nn.Module, settings: Settings) -> None:
     decoder.compile(dynamic=None if settings.reference_batch is None else False)
 
 
-def compile_blocks(blocks: torch.nn.ModuleList, settings: Settings) -> None:
-    """Compile a denoiser's blocks in place; they share one graph, so the first costs about all of it.
+def prepare_blocks(blocks: torch.nn.ModuleList, settings: Settings) -> None:
+    """Quantize and compile a denoiser's blocks in place, as the settings say.
 
-    In strict mode every size gets a graph of its own: one for all sizes would depend on which came first.
+    They share one graph, so the first costs about all of the compiling. In strict mode every size gets a graph of its
+    own: one for all sizes would depend on which came first.
     """
+    if settings.speedups.quantization == "float8":
+        from models.float8 import quantize  # torchao is there only for those who use it
+
+        quantize(blocks)
+    if not settings.compile:
+        return
     torch._dynamo.config.recompile_limit = 1024  # past it, blocks would run eagerly without a word, with other pixels
     for block in blocks:
         block.compile(dynamic=None if settings.reference_batch is None else False)

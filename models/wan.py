@@ -15,16 +15,17 @@ from diffusers import WanPipeline
 from models.base import Model, Rendered, RenderRequest, Settings
 from models.proven import ProvenBatches
 from models.stages import (
-    compile_blocks,
     encode_unique,
     generators,
     load_pipeline,
     noise,
     per_item,
+    prepare_blocks,
     save_memory,
     text_batches,
     to_uint8,
 )
+from models.steps import Forecast
 
 
 class PromptEmbeddings(NamedTuple):
@@ -42,14 +43,17 @@ class Wan(Model):
         self._pipeline = load_pipeline(folder, settings, device)
         self._device: torch.device = self._pipeline._execution_device
         self._text_batches = text_batches(settings)
-        self._expert_batches = [ProvenBatches(settings.reference_batch) for _ in range(2)]
-        self._decoder_batches = ProvenBatches(settings.reference_batch, num_trials=1)
+        # clips that share a swap of experts are many to keep the swaps few, not to be drawn in one pass
+        largest = (settings.reference_batch or 1) if settings.offload == "model" else None
+        self._expert_batches = [ProvenBatches(settings.reference_batch, largest) for _ in range(2)]
+        self._decoder_batches = ProvenBatches(settings.reference_batch, largest, num_trials=1)
         stock = inspect.signature(WanPipeline.__call__).parameters["max_sequence_length"].default
         self._max_sequence_length = settings.pipeline_arguments.get("max_sequence_length", stock)
         self._experts = [self._pipeline.transformer, self._pipeline.transformer_2]
-        if settings.compile:
-            for expert in filter(None, self._experts):
-                compile_blocks(expert.blocks, settings)
+        for expert in filter(None, self._experts):
+            if settings.speedups.attention_backend is not None:
+                expert.set_attention_backend(settings.speedups.attention_backend)
+            prepare_blocks(expert.blocks, settings)
 
     @property
     def scheduler_name(self) -> str:
@@ -114,19 +118,29 @@ class Wan(Model):
         boundary_ratio = pipeline.config.boundary_ratio
         boundary = None if boundary_ratio is None else boundary_ratio * scheduler.config.num_train_timesteps
 
-        for timestep in scheduler.timesteps:
-            is_high_noise = boundary is None or timestep >= boundary
-            number = 0 if is_high_noise else 1
+        speedups, num_steps = self._settings.speedups, len(scheduler.timesteps)
+        forecast = Forecast(speedups.cache_interval, num_steps)
+        has_changed = False
+
+        def predict(step: int, number: int, guidance_scale: torch.Tensor) -> torch.Tensor:
             batches = self._expert_batches[number]
-            guidance_scale = high_guidance if is_high_noise else low_guidance
-            predict = partial(self._predict, self._experts[number], timestep)
+            one_size = partial(self._predict, self._experts[number], scheduler.timesteps[step])
             model_input = latents.to(dtype)
-            prediction = batches(predict, model_input, prompt_embeds)
-            if has_guidance:
-                unconditional = batches(predict, model_input, negative_embeds)
-                # a product of bf16 with a Python number is computed in float32 and rounded once: so here
-                difference = (guidance_scale * (prediction - unconditional).float()).to(prediction.dtype)
-                prediction = unconditional + difference
+            prediction = batches(one_size, model_input, prompt_embeds)
+            if not has_guidance or not speedups.is_guided(step, num_steps):
+                return prediction
+            unconditional = batches(one_size, model_input, negative_embeds)
+            # a product of bf16 with a Python number is computed in float32 and rounded once: so here
+            difference = (guidance_scale * (prediction - unconditional).float()).to(prediction.dtype)
+            return unconditional + difference
+
+        for step, timestep in enumerate(scheduler.timesteps):
+            is_high_noise = boundary is None or timestep >= boundary
+            if not is_high_noise and not has_changed:
+                forecast.forget()
+                has_changed = True
+            expert = (0, high_guidance) if is_high_noise else (1, low_guidance)
+            prediction = forecast(step, partial(predict, step, *expert))
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         return latents
 

@@ -1,6 +1,7 @@
 """Each family's loop against the stock pipeline's `__call__`, bit for bit, and against itself in other batches."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from diffusers import DiffusionPipeline
 
 from manifests.schema import Request
 from models import registry
-from models.base import Model, Settings
+from models.base import Model, Settings, Speedups
+from models.pointwise import PointwiseConvolution
+from models.steps import Forecast
 
 FAMILIES = {
     "SanaPipeline": ("sana-shapes", {"num_inference_steps": 4}),
@@ -117,3 +120,34 @@ def test_a_render_of_nan_is_reported(checkpoints: Path, family: str) -> None:
     embeddings = model.encode([good, bad])
     broken = embeddings[1]._replace(prompt=torch.full_like(embeddings[1].prompt, float("nan")))
     assert model.render([good, bad], [embeddings[0], broken]).is_finite.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("family", ["SanaPipeline", "WanPipeline"])
+def test_speedups_change_pixels_but_do_not_depend_on_the_batch(checkpoints: Path, family: str) -> None:
+    fields = FAMILIES[family][1] | {"num_inference_steps": 9}
+    requests = [request_for("a cat", seed, guidance_scale=2.0 + seed, **fields) for seed in range(3)]
+    plain = draw(load(checkpoints, family, "bfloat16", reference_batch=2), requests)
+    for speedups in (Speedups(guidance_interval=(0.0, 0.5)), Speedups(cache_interval=2)):
+        model = load(checkpoints, family, "bfloat16", reference_batch=2, speedups=speedups)
+        drawn = draw(model, requests)
+        assert (drawn != plain).any(axis=(1, 2, 3, 4)).all()
+        assert np.abs(drawn.astype(int) - plain).mean() < 30
+        np.testing.assert_array_equal(draw(model, requests[2:])[0], drawn[2])
+
+
+def test_steps_in_between_are_forecast_on_the_line_through_the_last_two() -> None:
+    forecast, asked = Forecast(interval=3, num_steps=12), []
+
+    def predict(step: int) -> torch.Tensor:
+        asked.append(step)
+        return torch.tensor([2.0 * step + 1])
+
+    drawn = [forecast(step, partial(predict, step)).item() for step in range(12)]
+    assert asked == [0, 1, 2, 5, 8, 10, 11]
+    assert drawn == [2.0 * step + 1 for step in range(12)]
+
+
+def test_a_pointwise_convolution_is_a_linear_layer() -> None:
+    convolution = torch.nn.Conv2d(16, 32, 1)
+    features = torch.randn(2, 16, 3, 5)
+    torch.testing.assert_close(PointwiseConvolution(convolution)(features), convolution(features))
