@@ -58,12 +58,17 @@ def _processes() -> ProcessPoolExecutor:
     )
 
 
-def measure_adherence(pipeline: Any, num_captions: int, batch_size: int, **arguments: Any) -> dict[str, float]:
-    """Shares of held-out captions that came out: whole, and by attribute; and seconds an item."""
-    scenes = held_out_scenes(random_clip if isinstance(pipeline, WanPipeline) else random_picture, num_captions)
-    started = time.monotonic()
-    rendered = render(pipeline, [caption(scene) for scene in scenes], batch_size, **arguments)
-    seconds = time.monotonic() - started
+def scenes_of(pipeline_class: str, num_scenes: int) -> list[Scene]:
+    """What the captions say that a pipeline is asked to draw: clips or pictures that training never saw."""
+    return held_out_scenes(random_clip if pipeline_class == "WanPipeline" else random_picture, num_scenes)
+
+
+def judge(scenes: Sequence[Scene], rendered: Sequence[np.ndarray]) -> dict[str, float]:
+    """Shares of the scenes that came out: whole, and by attribute.
+
+    Args:
+        rendered: frames of each scene, (frames, side, side, 3), uint8.
+    """
     with _processes() as executor:
         verdicts = list(executor.map(compare, scenes, rendered, chunksize=8))
     shares = defaultdict(list)
@@ -71,7 +76,16 @@ def measure_adherence(pipeline: Any, num_captions: int, batch_size: int, **argum
         shares["whole caption"].append(all(verdict.values()))
         for attribute, is_right in verdict.items():
             shares[attribute].append(is_right)
-    return {name: float(np.mean(values)) for name, values in shares.items()} | {"seconds": seconds / num_captions}
+    return {name: float(np.mean(values)) for name, values in shares.items()}
+
+
+def measure_adherence(pipeline: Any, num_captions: int, batch_size: int, **arguments: Any) -> dict[str, float]:
+    """`judge` of so many captions, and seconds an item."""
+    scenes = scenes_of(type(pipeline).__name__, num_captions)
+    started = time.monotonic()
+    rendered = render(pipeline, [caption(scene) for scene in scenes], batch_size, **arguments)
+    seconds = time.monotonic() - started
+    return judge(scenes, rendered) | {"seconds": seconds / num_captions}
 
 
 def measure_negative_prompt(pipeline: Any, num_captions: int, batch_size: int, **arguments: Any) -> dict[str, float]:
