@@ -46,6 +46,7 @@ def calibrate(
             pool=config.pool.model_copy(update={"min_actors": 1, "max_actors": 1}),
             num_gpus=num_gpus[name],
             num_actors=1,
+            num_tasks=None,
             num_items_per_chunk=max(num_samples, model.family.num_items_per_chunk),
             encoding=model.encoding,
             num_items_per_shard=None,

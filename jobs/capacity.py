@@ -79,6 +79,14 @@ def gpus_per_actor(job: Job, name: str, cluster: Cluster) -> float:
     return 0
 
 
+def max_tasks(cluster: Cluster) -> int | None:
+    """How many tasks should encode and store at once: one a CPU, as each keeps one busy; None where nodes may come.
+
+    Every one beyond costs a process, which takes a second to start, and makes nothing quicker.
+    """
+    return None if cluster.may_grow else max(1, int(cluster.resources["CPU"]))
+
+
 def max_actors(pool: Pool, num_gpus: float, cluster: Cluster) -> int:
     """How many of a pool's actors the cluster could hold, if they had it for themselves.
 

@@ -39,7 +39,7 @@ def _connect() -> Cluster:
     data.enable_progress_bars = False
     data.print_on_execution_start = False
     data.raise_original_map_exception = True
-    data.target_max_block_size = 2**20  # a drawn item goes on to be stored as soon as its batch is done
+    data.target_max_block_size = 2**24  # small items are stored together; a large one as soon as its batch is done
     return this_cluster()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from jobs import cluster
-from jobs.capacity import check_resources, gpus_per_actor, max_actors
+from jobs.capacity import check_resources, gpus_per_actor, max_actors, max_tasks
 from jobs.config import Job
 from jobs.console import Screen
 from jobs.environments import current_origins, describe_change, made_elsewhere
@@ -63,6 +63,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                     pool=job.models[name].pool,
                     num_gpus=num_gpus[name],
                     num_actors=max_actors(job.models[name].pool, num_gpus[name], here),
+                    num_tasks=max_tasks(here),
                     num_items_per_chunk=model.family.num_items_per_chunk,
                     encoding=model.encoding,
                     num_items_per_shard=model.num_items_per_shard,

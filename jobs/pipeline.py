@@ -1,13 +1,13 @@
 """One model's Ray Dataset: read → chunk → render → store, as files or in shards → receipts."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from actors.encoding import Encoding
 from actors.spec import RendererSpec
@@ -25,6 +25,9 @@ _NUM_CHUNKS_WITH_ACTOR = 2
 
 _NUM_ROWS_SORTED_TOGETHER = 8192
 
+_NUM_READING_TASKS = 2
+"""Enough for thousands of rows a second; more would only take processors from actors that start."""
+
 _SHARD_NUM_CPUS = 0.2
 """Other than `TASK_NUM_CPUS`: Ray Data makes one step of two that ask for the same, and frames would wait for a shard
 where their files should."""
@@ -37,6 +40,7 @@ class ModelPipeline:
     Attributes:
         num_gpus: per actor.
         num_actors: as many as the pool and the cluster allow.
+        num_tasks: that encode and store at once; None: as many as Ray finds room for.
         num_items_per_shard: at most; None: every item is a file of its own.
         extra: the manifest's own columns.
     """
@@ -45,6 +49,7 @@ class ModelPipeline:
     pool: Pool
     num_gpus: float
     num_actors: int
+    num_tasks: int | None
     num_items_per_chunk: int
     encoding: Encoding
     num_items_per_shard: int | None
@@ -56,7 +61,7 @@ class ModelPipeline:
         """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`) of what is to be drawn."""
         drawn = self.drawn(work)
         if self.num_items_per_shard is None:
-            return drawn.map_batches(self._store, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
+            return self._in_tasks(drawn, self._store, None, TASK_NUM_CPUS)
         return self._in_shards(drawn, self.num_items_per_shard)
 
     def drawn(self, work: list[Work]) -> Dataset:
@@ -66,23 +71,30 @@ class ModelPipeline:
         fair_share = math.ceil(num_items / (self.num_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
         # whole batches, so that only the last is short
         chunk_size = min(max(self.num_items_per_chunk, batch), fair_share)
+        reading = TaskPoolStrategy(_NUM_READING_TASKS)
         requests = ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work)).map_batches(
-            self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS
+            self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS, compute=reading
         )
-        chunks = _in_blocks(requests, chunk_size, TASK_NUM_CPUS)
+        chunks = _in_blocks(requests, chunk_size, TASK_NUM_CPUS, reading)
         return rendered(chunks, self.spec, self.pool, self.num_gpus, chunk_size)
 
     def encoded(self, drawn: Dataset) -> Dataset:
         """The lazy Dataset of receipts and encoded media (`actors.uploader.encode_all`) of what was drawn."""
-        return drawn.map_batches(self._encode, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
+        return self._in_tasks(drawn, self._encode, None, TASK_NUM_CPUS)
 
     def _in_shards(self, drawn: Dataset, num_items: int) -> Dataset:
         """Encode what was drawn as it comes, and store so many items at a time; the last shard may hold fewer."""
-        stored = self.encoded(drawn).map_batches(
-            self._store_shard, batch_size=num_items, batch_format="pyarrow", num_cpus=_SHARD_NUM_CPUS
-        )
+        stored = self._in_tasks(self.encoded(drawn), self._store_shard, num_items, _SHARD_NUM_CPUS)
         # becomes one step with the one before, hands that one exactly so many items, and keeps its receipts together
-        return _in_blocks(stored, num_items, _SHARD_NUM_CPUS, strict=True)
+        return _in_blocks(stored, num_items, _SHARD_NUM_CPUS, TaskPoolStrategy(self.num_tasks), strict=True)
+
+    def _in_tasks(
+        self, dataset: Dataset, step: Callable[[pa.Table], pa.Table], batch_size: int | None, num_cpus: float
+    ) -> Dataset:
+        compute = TaskPoolStrategy(self.num_tasks)
+        return dataset.map_batches(
+            step, batch_size=batch_size, batch_format="pyarrow", num_cpus=num_cpus, compute=compute
+        )
 
     def _read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
@@ -145,15 +157,20 @@ def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float,
     )
 
 
-def _in_blocks(dataset: Dataset, num_rows: int, num_cpus: float, strict: bool = False) -> Dataset:
+def _in_blocks(
+    dataset: Dataset, num_rows: int, num_cpus: float, compute: TaskPoolStrategy, strict: bool = False
+) -> Dataset:
     """The rows in blocks of so many at most, or of exactly so many but for the last.
 
     Args:
         num_cpus: that a task of this step takes; Ray's own choice is one, which a small machine may never have free.
+        compute: as the step before has it, which this one becomes a part of.
     """
     blocks = dataset.repartition(target_num_rows_per_block=num_rows, strict=strict)
     step: Any = blocks._logical_plan.dag
-    step.ray_remote_args["num_cpus"] = num_cpus  # there is no public way
+    # there is no public way
+    step.ray_remote_args["num_cpus"] = num_cpus
+    object.__setattr__(step, "compute", compute)
     return blocks
 
 

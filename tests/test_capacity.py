@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.capacity import Cluster, Node, check_resources, gpus_per_actor, max_actors
+from jobs.capacity import Cluster, Node, check_resources, gpus_per_actor, max_actors, max_tasks
 from jobs.config import Job
 from jobs.job_file import parse_job
 from manifests.errors import UserError
@@ -41,6 +41,12 @@ def test_a_pool_is_as_large_as_its_nodes() -> None:
     assert num_gpus == {"sana": 1, "wan": 1, "blank": 0, "double": 2}
     sizes = {name: max_actors(model.pool, num_gpus[name], FIXED) for name, model in given.models.items()}
     assert sizes == {"sana": 2, "wan": 1, "blank": 8, "double": 1}
+
+
+def test_a_task_a_cpu_encodes_and_stores() -> None:
+    assert max_tasks(FIXED) == 56
+    assert max_tasks(Cluster([Node({"CPU": 0.5}, {})], may_grow=False)) == 1
+    assert max_tasks(GROWING) is None
 
 
 @pytest.mark.parametrize(
