@@ -6,7 +6,6 @@ import platform
 import re
 
 import torch
-from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 
 from actors.versions import versions
 
@@ -61,6 +60,8 @@ def environment(device: str, compiled: bool) -> str:
     """What a record says of its environment: items with equal device and environment may be compared bit by bit."""
     content = {**versions(), "compiled": compiled}
     if device == "cuda":
+        from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND  # takes a second, which the tiny models save
+
         content |= {
             "attention": DIFFUSERS_ATTN_BACKEND,
             "cublas_workspace": os.environ["CUBLAS_WORKSPACE_CONFIG"],

@@ -80,7 +80,12 @@ def _packet(record: Mapping[str, Any]) -> bytes:
         "prompt": record["prompt"] or "",
         "comment": comment(record),
     }
-    return _XMP.format(**{name: escape(_NOT_IN_XML.sub("\ufffd", value)) for name, value in values.items()}).encode()
+    return _XMP.format(**{name: _in_xml(value) for name, value in values.items()}).encode()
+
+
+def _in_xml(text: str) -> str:
+    # what can be printed can stand in XML, and is found out ten times quicker
+    return escape(text if text.isprintable() else _NOT_IN_XML.sub("\ufffd", text))
 
 
 def _software() -> str:

@@ -1,7 +1,7 @@
 """Encodes and stores what the renderer drew, and completes its receipts: media first, then the row that names them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,15 @@ from actors.encoding import Encoding
 from actors.media import EXTENSIONS, encode
 from manifests.errors import one_line
 from manifests.layout import key_in_shard, media_path, shard
+from manifests.schema import ERROR_COLUMNS, REQUEST_COLUMNS
 from manifests.shards import json_of, pack, sample_json
 from manifests.storage import Folder
+
+_ERROR = tuple(column.name for column in ERROR_COLUMNS)
+_FOUND = ("path", "member", "format", "bytes", "sha256", "pixel_sha256", *_ERROR)
+"""Columns of a receipt that are known only when its item is encoded and stored."""
+_NEEDED = (*(column.name for column in REQUEST_COLUMNS), "checkpoint", "revision", "scheduler", "attempt", *_ERROR)
+"""Columns that paths and files are made of."""
 
 
 def store(rendered: pa.Table, output: Folder, encoding: Encoding, receipts: pa.Schema) -> pa.Table:
@@ -25,15 +32,15 @@ def store(rendered: pa.Table, output: Folder, encoding: Encoding, receipts: pa.S
     Returns:
         One receipt an item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
     """
-    rows, files = [], {}
-    for row, data in _encoded(rendered, encoding):
-        rows.append(row)
+    found, files = [], {}
+    for row, outcome, data in _encoded(rendered, encoding):
+        found.append(outcome)
         if data is not None:
             extension = EXTENSIONS[encoding.media_format]
-            row["path"] = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], extension)
-            files[row["path"]] = data
+            path = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], extension)
+            outcome["path"], files[path] = path, data
     output.write_all(files)
-    return pa.Table.from_pylist(rows, receipts)
+    return _receipts(rendered, found, receipts)
 
 
 def encode_all(rendered: pa.Table, encoding: Encoding, receipts: pa.Schema) -> pa.Table:
@@ -47,8 +54,8 @@ def encode_all(rendered: pa.Table, encoding: Encoding, receipts: pa.Schema) -> p
         One receipt an item, still without its `path`, and a column `media`: the file's bytes; null for a failure.
     """
     encoded = list(_encoded(rendered, encoding))
-    table = pa.Table.from_pylist([row for row, _ in encoded], receipts)
-    return table.append_column("media", pa.array([data for _, data in encoded], pa.large_binary()))
+    table = _receipts(rendered, [outcome for _, outcome, _ in encoded], receipts)
+    return table.append_column("media", pa.array([data for _, _, data in encoded], pa.large_binary()))
 
 
 def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema) -> pa.Table:
@@ -80,22 +87,28 @@ def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema) -> pa.Table
     return pa.Table.from_pylist(rows, receipts.schema)
 
 
-def _encoded(rendered: pa.Table, encoding: Encoding) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    """Every item's row as the record has it, but for its place, and its file; a failure has none."""
-    rows = rendered.drop_columns(["frames"]).to_pylist()
+def _encoded(rendered: pa.Table, encoding: Encoding) -> Iterator[tuple[dict[str, Any], dict[str, Any], bytes | None]]:
+    """Every item's row, what its receipt says beside that, but for its place, and its file; a failure has none."""
+    rows = rendered.select(_NEEDED).to_pylist()
     for row, frames in zip(rows, rendered["frames"], strict=True):
         if row["error_type"] is not None:
-            yield row, None
+            yield row, {name: row[name] for name in _ERROR}, None
             continue
         pixels = frames.as_buffer()
         shape = (row["num_frames"], row["height"], row["width"], 3)
         try:
             data = encode(np.frombuffer(pixels, np.uint8).reshape(shape), encoding, row["fps"], row)
         except (ValueError, MemoryError) as error:
-            row |= {"error_type": type(error).__name__, "error": one_line(error, 2000), "attempts": row["attempt"]}
-            yield row, None
+            problem = {"error_type": type(error).__name__, "error": one_line(error, 2000), "attempts": row["attempt"]}
+            yield row, problem, None
             continue
-        yield row | _described(data, pixels, encoding.media_format), data
+        yield row, _described(data, pixels, encoding.media_format), data
+
+
+def _receipts(rendered: pa.Table, found: Sequence[dict[str, Any]], receipts: pa.Schema) -> pa.Table:
+    """What was found out beside what the renderer knew."""
+    new = pa.Table.from_pylist(found, pa.schema([receipts.field(name) for name in _FOUND]))
+    return pa.table([(new if name in _FOUND else rendered)[name] for name in receipts.names], schema=receipts)
 
 
 def _described(data: bytes, pixels: pa.Buffer, media_format: str) -> dict[str, Any]:

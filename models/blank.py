@@ -42,4 +42,4 @@ class Blank(Model):
 
     def decode(self, latents: torch.Tensor) -> Rendered:
         is_finite = torch.ones(len(latents), dtype=torch.bool, device=self._device)
-        return Rendered(latents.to(torch.uint8), is_finite)
+        return Rendered(latents[:, :, :1].to(torch.uint8).expand(latents.shape), is_finite)
