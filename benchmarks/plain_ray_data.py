@@ -1,29 +1,44 @@
-"""What people write without rendermill, forty lines of Ray Data: `python -m benchmarks.plain_ray_data PROMPTS OUTPUT`.
+"""What people write without rendermill, forty lines of Ray Data: what benchmarks/million_rows.py compares with.
 
-No seeds of its own per item, no resume, no failures, no receipts: what benchmarks/million_rows.py compares with.
+The same actor, encoder and files; but no checks of rows, no failures, no resume, and no waiting for the disk.
+
+    python -m benchmarks.plain_ray_data PROMPTS CHECKPOINT OUTPUT
 """
 
 import hashlib
-import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import ray
-from PIL import Image
 from ray.data import ActorPoolStrategy
+
+from actors.encoding import Encoding
+from actors.media import encode
+from manifests.identity import sample_seed
+from manifests.schema import RECORD_COLUMNS, Request
+from models import registry
+from models.base import Settings
 
 Batch = dict[str, Any]
 
 
 class Draw:
-    """A model in an actor: a picture of one colour an item."""
+    """A model in an actor."""
+
+    def __init__(self, checkpoint: str) -> None:
+        settings = Settings({"default": "float32"}, compile=False, reference_batch=1)
+        self._model = registry.load("BlankPipeline", Path(checkpoint), settings, "cpu")
 
     def __call__(self, batch: Batch) -> Batch:
         """Add pictures of 64 × 64 pixels."""
-        colours = [hashlib.sha256(prompt.encode()).digest()[:3] for prompt in batch["prompt"]]
-        batch["pixels"] = [np.full((64, 64, 3), list(colour), np.uint8) for colour in colours]
+        batch["seed"] = [sample_seed(0, item, 0, None) for item in batch["id"]]
+        requests = [
+            Request(item, 0, "blank", prompt, None, seed, 64, 64, 1, None, 1, 1.0, None)
+            for item, prompt, seed in zip(batch["id"], batch["prompt"], batch["seed"], strict=True)
+        ]
+        batch["frames"] = self._model.render(requests, self._model.encode(requests)).frames.numpy()
         return batch
 
 
@@ -31,18 +46,24 @@ def store(batch: Batch, output: str) -> Batch:
     """Write a PNG an item, and keep what a record says."""
     filesystem, root = fsspec.core.url_to_fs(output)
     filesystem.makedirs(f"{root}/media", exist_ok=True)
+    unknown = dict.fromkeys(column.name for column in RECORD_COLUMNS)
     hashes = []
-    for item, pixels in zip(batch["id"], batch.pop("pixels"), strict=True):
-        sink = io.BytesIO()
-        Image.fromarray(pixels).save(sink, "PNG", compress_level=6)
-        filesystem.pipe_file(f"{root}/media/{item}.png", sink.getvalue())
-        hashes.append((hashlib.sha256(sink.getvalue()).hexdigest(), hashlib.sha256(pixels).hexdigest()))
+    for item, prompt, seed, frames in zip(
+        batch["id"], batch["prompt"], batch["seed"].tolist(), batch.pop("frames"), strict=True
+    ):
+        record = unknown | {"id": item, "prompt": prompt, "seed": seed, "model": "blank", "checkpoint": "blank"}
+        data = encode(frames, Encoding("png", has_provenance=True), record=record)
+        filesystem.pipe_file(f"{root}/media/{item}.png", data)
+        hashes.append((hashlib.sha256(data).hexdigest(), hashlib.sha256(frames).hexdigest()))
     return batch | {"sha256": [file for file, _ in hashes], "pixel_sha256": [pixels for _, pixels in hashes]}
 
 
 if __name__ == "__main__":
-    prompts, output = sys.argv[1:]
+    prompts, checkpoint, output = sys.argv[1:]
     rows = ray.data.read_parquet(prompts)
-    drawn = rows.map_batches(Draw, batch_size=1024, compute=ActorPoolStrategy(size=1), num_cpus=0.5)
+    drawn = rows.map_batches(
+        Draw, fn_constructor_args=(checkpoint,), batch_size=1024, compute=ActorPoolStrategy(size=1), num_cpus=0.5
+    )
     records = drawn.map_batches(store, fn_kwargs={"output": output}, batch_size=1024)
-    records.write_parquet(f"{output}/metadata")
+    filesystem, root = fsspec.core.url_to_fs(output)  # Arrow's own client of S3 does not go with every server
+    records.write_parquet(f"{root}/metadata", filesystem=filesystem)
