@@ -13,7 +13,7 @@ class RendererSpec:
 
     Attributes:
         model_name: as in the job file.
-        checkpoint_name: as in the job file.
+        checkpoint_name: as in the job file, but for secrets.
         batch: items in a batch; None: found by measurement (in strict mode the reference batch).
         deadline_seconds: an item may take so long; None: by what others took.
         patience_seconds: how long to try again where the checkpoint's store fails.

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.console import open_screen
 from jobs.job_file import JobFile, read_job_file
-from manifests.errors import UserError, one_line
+from manifests.errors import UserError, one_line, traceback_of
 from manifests.storage import is_passing
 
 USERS_MISTAKE = 2
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         if not is_passing(error):
-            raise
+            print(traceback_of(error), end="", file=sys.stderr)
+            return 1
         print(f"rendermill: a store does not answer: {one_line(error, max_length=1000)}; try again", file=sys.stderr)
         return 1
 
@@ -129,8 +130,9 @@ def _retry(output: str) -> int:
 
     folder = Folder(absolute(output))
     run_id = newest_run(folder)
+    job = job_of_run(folder, run_id).model_copy(update={"output": folder.url})  # the run's may be masked, or moved
     with open_screen() as screen:
-        return generate(job_of_run(folder, run_id), source_of_run(folder, run_id), screen, retry_failures=True)
+        return generate(job, source_of_run(folder, run_id), screen, retry_failures=True)
 
 
 def _status(output: str, as_json: bool, is_watched: bool) -> int:

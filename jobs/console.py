@@ -1,17 +1,21 @@
 """What a person sees of a job: a bar a model on a terminal, plain lines in a log; Ray's own chatter goes to a file."""
 
+import logging
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from manifests.errors import traceback_of
+from manifests.secrets import mask_secrets
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -28,14 +32,17 @@ class Screen:
     log: Path
 
     def line(self, text: str) -> None:
-        """Print one line; control characters, which a manifest may hold, never reach the terminal."""
-        safe = "".join(character if character.isprintable() else "�" for character in text)
+        """Print one line; control characters, which a manifest may hold, and secrets never reach the terminal."""
+        safe = "".join(character if character.isprintable() else "�" for character in mask_secrets(text))
         print(safe, file=self.out, flush=True)
 
 
 @contextmanager
 def open_screen() -> Iterator[Screen]:
-    """Keep the process's output to ourselves: what anything else, also C++, writes there goes to a log file."""
+    """Keep the process's output to ourselves: what anything else, also C++, writes there goes to a log file.
+
+    What is logged meanwhile, there or by Ray into files of its own, has no secrets of URLs.
+    """
     descriptor, name = tempfile.mkstemp(prefix="rendermill-", suffix=".log")
     sys.stdout.flush()
     kept = [os.dup(stream) for stream in (1, 2)]
@@ -43,7 +50,7 @@ def open_screen() -> Iterator[Screen]:
         os.dup2(descriptor, stream)
     os.close(descriptor)
     try:
-        with os.fdopen(os.dup(kept[0]), "w") as out:
+        with os.fdopen(os.dup(kept[0]), "w") as out, _masked_logs():
             yield Screen(out, Path(name))
     finally:
         sys.stdout.flush()
@@ -51,6 +58,25 @@ def open_screen() -> Iterator[Screen]:
         for stream, original in zip((1, 2), kept, strict=True):
             os.dup2(original, stream)
             os.close(original)
+
+
+@contextmanager
+def _masked_logs() -> Iterator[None]:
+    make = logging.getLogRecordFactory()
+
+    def make_masked(*given: Any, **named: Any) -> logging.LogRecord:
+        record = make(*given, **named)
+        with suppress(TypeError, ValueError, KeyError):  # logging itself will say what is amiss
+            record.msg, record.args = mask_secrets(record.getMessage()), ()
+        if record.exc_info and record.exc_info[1]:
+            record.exc_text = traceback_of(record.exc_info[1]).rstrip()
+        return record
+
+    logging.setLogRecordFactory(make_masked)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 @contextmanager

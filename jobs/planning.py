@@ -17,6 +17,7 @@ from manifests.hash_set import HASH, HashSet, as_numpy
 from manifests.identity import item_key
 from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
 from manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
+from manifests.secrets import mask_secrets
 from manifests.storage import is_passing
 
 _SCAN_SCHEMA = pa.schema(
@@ -294,8 +295,8 @@ def _reject_rows(row_group: RowGroup, row_numbers: set[int]) -> pa.Table:
 
 
 def _rejected_row(file: str, row_number: int, row: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    return {"file": file, "row_number": row_number, "reason": reason, "row": row_as_json(row)}
+    return {"file": mask_secrets(file), "row_number": row_number, "reason": reason, "row": row_as_json(row)}
 
 
 def _rejected_file(file: str, reason: str) -> pa.Table:
-    return pa.Table.from_pylist([{"file": file, "reason": reason}], _REJECTED_SCHEMA)
+    return pa.Table.from_pylist([{"file": mask_secrets(file), "reason": reason}], _REJECTED_SCHEMA)

@@ -11,17 +11,12 @@ from omegaconf import OmegaConf
 
 from jobs.job_file import JobFile
 from jobs.mistakes import Keys
+from manifests.secrets import NAME_OF_SECRET, mask_secrets
 
 _WIDEST = 60
 """Characters; longer lines do not push the comments of all others to the right."""
 
 _READ_VARIABLE = re.compile(r"\$\{oc\.env: *[\"']?([^,}\"'\s]+)")
-_NAME_OF_SECRET = re.compile("secret|token|pass|pwd|credential|key|auth|sig", re.IGNORECASE)
-_SECRETS_OF_URLS = (
-    re.compile(r"(?P<before>://[^/@\s:]*:)(?!\d+/)(?P<secret>[^@\s]+)(?=@)"),
-    re.compile(r"(?P<before>https?://)(?P<secret>[^/@\s:]+)(?=@)"),
-    re.compile(rf"(?P<before>[?&][^=&\s]*(?:{_NAME_OF_SECRET.pattern})[^=&\s]*=)(?P<secret>[^&\s]+)", re.IGNORECASE),
-)
 
 
 def config_as_yaml(job_file: JobFile) -> str:
@@ -91,7 +86,7 @@ def _on_one_line(value: Any) -> str:
 def _without_secrets(job_file: JobFile) -> Any:
     """The job's content as a job file may write it, with secrets that variables hold left to these variables."""
     read = _READ_VARIABLE.findall(str([OmegaConf.to_container(layer.content) for layer in job_file.layers]))
-    secrets = {name: os.environ[name] for name in read if _NAME_OF_SECRET.search(name) and os.environ.get(name)}
+    secrets = {name: os.environ[name] for name in read if NAME_OF_SECRET.search(name) and os.environ.get(name)}
     return _map_texts(job_file.job.model_dump(mode="json"), secrets)
 
 
@@ -107,12 +102,6 @@ def _safe_text(text: str, secrets: Mapping[str, str]) -> str:
     """A text with `${` escaped, variables in place of their secrets, and `***` in place of others within URLs."""
     for name, secret in sorted(secrets.items(), key=lambda item: -len(item[1])):
         text = text.replace(secret, f"\0{name}\0")
-    for pattern in _SECRETS_OF_URLS:
-        text = pattern.sub(_hidden, text)
+    text = mask_secrets(text, lambda found: not re.fullmatch("(\0[^\0]*\0)+", found))
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return re.sub("\0([^\0]*)\0", r"${oc.env:\1}", text)
-
-
-def _hidden(match: re.Match[str]) -> str:
-    is_variable = re.fullmatch("(\0[^\0]*\0)+", match["secret"])
-    return match["before"] + (match["secret"] if is_variable else "***")

@@ -1,8 +1,8 @@
 """The drawing part of a submission: runs the models' Datasets, commits their receipts, counts, and ends well."""
 
 import signal
+import sys
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ from jobs.run_file import RunFile
 from jobs.shards import tidy
 from jobs.stored_files import StoredFiles
 from jobs.workers import Desk
-from manifests.errors import one_line
+from manifests.errors import one_line, traceback_of
 from manifests.lease import Lease, LeaseLost
 from manifests.ledger import Ledger, Origin
 from manifests.storage import is_passing
@@ -92,7 +92,7 @@ class Run:
         except Exception as error:
             if not is_passing(error) and not isinstance(error, OSError):
                 raise
-            traceback.print_exception(error)
+            _log(error)
             self._errors["output"] = f"cannot be written: {one_line(error)}; what was committed before is safe"
             state = "failed"
         return self._summarize(state)
@@ -222,7 +222,7 @@ class Run:
         try:
             self._found = ray.get(self._desk.findings.report.remote(), timeout=_SECONDS_FOR_FINDINGS)
         except (RayError, OSError) as error:
-            traceback.print_exception(error)
+            _log(error)
 
     def _counts(self) -> dict[str, object]:
         seconds = time.monotonic() - self._started
@@ -289,9 +289,14 @@ class Run:
         return audit["num_different"] > 0
 
 
+def _log(error: Exception) -> None:
+    """Keep the whole of an error in the log, which standard error goes to."""
+    print(traceback_of(error), file=sys.stderr, flush=True)  # noqa: T201
+
+
 def _root_cause(error: Exception) -> str:
     """What went wrong in a worker, without the layers that Ray wraps around it; those go to the log."""
-    traceback.print_exception(error)
+    _log(error)
     original = getattr(error, "cause", None)
     if original is not None:
         own_words = str(original).partition("Failed to apply UDF")[0].rstrip(": '\n")  # Ray appends advice of its own

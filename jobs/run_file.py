@@ -12,6 +12,7 @@ from jobs.config import Job
 from jobs.job_file import parse_job
 from manifests.errors import UserError
 from manifests.layout import RUNS, run_file
+from manifests.secrets import mask_all_secrets
 from manifests.storage import Folder, absolute
 
 
@@ -35,7 +36,7 @@ class RunFile:
             "state": "planning",
             "started_at": _now(),
             "job_file": source,
-            "job": _from_anywhere(job).model_dump(mode="json"),
+            "job": mask_all_secrets(_from_anywhere(job).model_dump(mode="json")),
             "versions": versions(),
         }
 

@@ -12,6 +12,7 @@ from actors.journal import Journal
 from actors.spec import RendererSpec
 from jobs.config import Job
 from jobs.resolve import ResolvedModel
+from manifests.secrets import mask_secrets
 from manifests.storage import Folder, absolute, first_contact
 
 
@@ -34,7 +35,7 @@ class Desk:
         return RendererSpec(
             model_name=model.name,
             checkpoint=model.checkpoint,
-            checkpoint_name=config.checkpoint,
+            checkpoint_name=mask_secrets(config.checkpoint),
             settings=model.settings,
             batch=config.fixed_batch or num_items_per_swap,
             deadline_seconds=config.deadline,

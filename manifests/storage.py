@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from manifests.errors import UserError, one_line
+from manifests.secrets import MASK, secrets_in
 
 _Result = TypeVar("_Result")
 _CLIENT_LIBRARIES = {"botocore", "aiohttp", "gcsfs", "google", "azure"}
@@ -24,18 +25,27 @@ _MAX_SECONDS_BETWEEN_TRIES = 20.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _TEMPORARY = "_tmp"
 """Folder of files that are being written to a local disk: one place to look for what a crash left."""
+_SECRETS_BELONG = "give it where the store's client looks, such as AWS_SECRET_ACCESS_KEY"
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system behind a URL or local path, and the path within it.
 
     Raises:
-        UserError: the URL's scheme is unknown, or needs a package that is not installed.
+        UserError: the URL's scheme is unknown, or needs a package that is not installed; it has a secret that its store
+            does not take from there, or that was left out.
     """
     try:
-        return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.core.url_to_fs(url, use_listings_cache=False))
+        filesystem, path = cast(
+            tuple[fsspec.AbstractFileSystem, str], fsspec.core.url_to_fs(url, use_listings_cache=False)
+        )
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: {one_line(error)}") from error
+    if MASK in secrets_in(url):
+        raise UserError(f"{url}: {MASK} stands for a secret, which the file of a run leaves out; {_SECRETS_BELONG}")
+    if "://" in url and "http" not in filesystem.protocol and secrets_in(f"://{path}"):
+        raise UserError(f"{url}: this store takes no secret from a URL; {_SECRETS_BELONG}")
+    return filesystem, path
 
 
 @contextmanager
