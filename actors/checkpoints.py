@@ -18,7 +18,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from manifests.errors import UserError
 from manifests.identity import blake2b_128
-from manifests.storage import first_contact, is_local, open_filesystem, patience
+from manifests.storage import first_contact, is_local, masked_errors, open_filesystem, patience
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rendermill"
 """What this machine keeps between runs."""
@@ -77,6 +77,7 @@ def is_on_hub(source: str) -> bool:
     return "://" not in source and source.count("/") == 1 and source[0] not in "./~" and not Path(source).exists()
 
 
+@masked_errors()
 def fetch(checkpoint: Checkpoint, patience_seconds: float) -> Path:
     """The checkpoint as a local folder; what is remote is fetched once a node.
 

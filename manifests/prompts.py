@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from manifests import identity
 from manifests.errors import UserError, one_line
 from manifests.schema import MANIFEST_COLUMNS, RESERVED_NAMES, ModelContract, Request
-from manifests.storage import first_contact, is_passing, open_filesystem, patience
+from manifests.storage import first_contact, is_passing, masked_errors, open_filesystem, patience
 
 MAX_SEED = 2**63 - 1
 MAX_NUM_SAMPLES = 10_000
@@ -140,13 +140,14 @@ def _plain_type(data_type: pa.DataType) -> pa.DataType:
 def read_rows(row_group: RowGroup) -> Iterator[tuple[int, dict[str, Any]]]:
     """Stream a row group as (row number in the file, row); holds a few thousand rows at a time."""
     row_number, num_batches = row_group.first_row, 0
-    for attempt in patience(row_group.patience_seconds):
-        with attempt:
-            for batch in islice(_batches(row_group), num_batches, None):
-                for row in batch.to_pylist():
-                    yield row_number, row
-                    row_number += 1
-                num_batches += 1
+    with masked_errors():
+        for attempt in patience(row_group.patience_seconds):
+            with attempt:
+                for batch in islice(_batches(row_group), num_batches, None):
+                    for row in batch.to_pylist():
+                        yield row_number, row
+                        row_number += 1
+                    num_batches += 1
 
 
 def _batches(row_group: RowGroup) -> Iterator[pa.RecordBatch]:

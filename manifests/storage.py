@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from manifests.errors import UserError, one_line
+from manifests.errors import UserError, one_line, traceback_of
 from manifests.secrets import MASK, secrets_in
 
 _Result = TypeVar("_Result")
@@ -61,6 +62,18 @@ def first_contact(failing: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"{failing}: {one_line(error)}") from error
+
+
+@contextmanager
+def masked_errors() -> Iterator[None]:
+    """Within, no error has a secret of a URL in it: for tasks, as Ray logs what they raise in places of its own."""
+    try:
+        yield
+    except Exception as error:
+        if traceback_of(error) == "".join(traceback.format_exception(error)):
+            raise
+        told = f"{type(error).__name__}: {one_line(error)}"
+        raise (ConnectionError(told) if is_passing(error) else OSError(told)) from None
 
 
 def is_local(url: str) -> bool:
