@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "render
 """What this machine keeps between runs."""
 
 _NOT_PART_OF_THE_MODEL = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.mp4", "LICENSE*", ".*", "*/.*")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_LIBRARIES = ("diffusers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def describe(source: str, revision: str | None) -> Checkpoint:
     """Read what planning needs of a checkpoint; downloads no weights.
 
     Raises:
-        UserError: it does not exist, is no diffusers pipeline, or has weights that are not safetensors.
+        UserError: it is not there, is no diffusers pipeline, or has weights that are no safetensors or code of its own.
     """
     if is_on_hub(source):
         return _describe_hub(source, revision)
@@ -62,8 +63,12 @@ def describe(source: str, revision: str | None) -> Checkpoint:
     if not files:
         raise UserError(f"checkpoint {source}: no such folder")
     kept = {name: path for name, path in sorted(files.items()) if _belongs(name)}
-    _check_safetensors(source, kept)
-    configs = _read_configs(source, kept, lambda name: filesystem.cat_file(kept[name]))
+
+    def read(name: str) -> bytes:
+        return bytes(filesystem.cat_file(kept[name]))
+
+    _check_files(source, kept, read)
+    configs = _read_configs(source, kept, read)
     if is_local(source):
         fingerprints: dict[str, Any] = _local_fingerprints(kept)
     else:
@@ -111,11 +116,11 @@ def _describe_hub(source: str, revision: str | None) -> Checkpoint:
     with first_contact(f"checkpoint {source}: no such folder, and the Hub has no such model or cannot be reached"):
         info = HfApi().model_info(source, revision=revision, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or [] if _belongs(file.rfilename)}
-    _check_safetensors(source, files)
 
     def read(name: str) -> bytes:
         return Path(hf_hub_download(source, name, revision=info.sha)).read_bytes()
 
+    _check_files(source, files, read)
     configs = _read_configs(source, files, read)
     fingerprints = {name: file.lfs.sha256 if file.lfs else file.blob_id for name, file in sorted(files.items())}
     pipeline_class = configs["model_index"]["_class_name"]
@@ -126,7 +131,8 @@ def _belongs(name: str) -> bool:
     return not any(fnmatch.fnmatch(name, pattern) for pattern in _NOT_PART_OF_THE_MODEL)
 
 
-def _check_safetensors(source: str, files: Mapping[str, Any]) -> None:
+def _check_files(source: str, files: Mapping[str, Any], read: Callable[[str], bytes]) -> None:
+    """Raise a `UserError` where weights are not safetensors, or lie elsewhere."""
     if "model_index.json" not in files:
         raise UserError(f"checkpoint {source}: it has no model_index.json, so it is no diffusers pipeline")
     folders_with_safetensors = {os.path.dirname(name) for name in files if name.endswith(".safetensors")}
@@ -134,17 +140,36 @@ def _check_safetensors(source: str, files: Mapping[str, Any]) -> None:
         is_pickle = any(fnmatch.fnmatch(name, pattern) for pattern in _PICKLES)
         if is_pickle and os.path.dirname(name) not in folders_with_safetensors:
             raise UserError(f"checkpoint {source}: {name} is a pickle, which can run code; convert it to safetensors")
+        if name.endswith(".safetensors.index.json"):
+            for shard in set(json.loads(read(name))["weight_map"].values()):
+                if os.path.basename(shard) != shard or not shard.endswith(".safetensors"):
+                    raise UserError(
+                        f"checkpoint {source}: {name} names {shard!r}; it may name safetensors beside it alone"
+                    )
 
 
 def _read_configs(source: str, files: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, dict[str, Any]]:
     configs = {"model_index": json.loads(read("model_index.json"))}
+    _check_no_code(source, configs["model_index"], files)
     for component in configs["model_index"]:
         for name in (f"{component}/config.json", f"{component}/scheduler_config.json"):
             if name in files:
                 configs[component] = json.loads(read(name))
-    if "_class_name" not in configs["model_index"]:
-        raise UserError(f"checkpoint {source}: its model_index.json names no pipeline class (`_class_name`)")
     return configs
+
+
+def _check_no_code(source: str, model_index: Mapping[str, Any], files: Collection[str]) -> None:
+    """Raise a `UserError` where a pipeline's class or one of its components is not diffusers' or transformers' own."""
+    if "_class_name" not in model_index:
+        raise UserError(f"checkpoint {source}: its model_index.json names no pipeline class (`_class_name`)")
+    for name, value in model_index.items():
+        library = value[0] if isinstance(value, list) and value else None
+        is_own = library not in _LIBRARIES or name == "_class_name" or f"{name}/{library}.py" in files
+        if isinstance(library, str) and is_own:
+            raise UserError(
+                f"checkpoint {source}: {name} in its model_index.json is {value}, code of its own, which is never run; "
+                f"only classes of {' and '.join(_LIBRARIES)} are"
+            )
 
 
 def _remote_fingerprint(info: Mapping[str, Any]) -> list[Any]:
