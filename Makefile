@@ -1,10 +1,11 @@
 # make demo    make the environment, then run the demo job on the CPU
 # make test    run every check: ruff, format, types, import direction, tests
+# make audit   look for known vulnerabilities of all that constraints.txt pins; asks pypi.org
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks format
+.PHONY: demo test checks format audit
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -25,6 +26,11 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/tables.py
+
+audit: .venv/installed
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
