@@ -27,7 +27,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/python docs/tables.py
 
-audit: .venv/installed
+audit:
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt

@@ -58,6 +58,7 @@ class JobPlan:
         reasons: of rejected rows, the most frequent, with their number.
         seconds: that drawing would take; None: not known, `--calibrate` would find out.
         ends_at: if it began now, ISO 8601, UTC.
+        num_runs: that it would take, as `stop_after` ends each; None: not known.
         bytes: of the files to be drawn.
     """
 
@@ -69,6 +70,7 @@ class JobPlan:
     num_not_in_manifest: int
     seconds: float | None
     ends_at: str | None
+    num_runs: int | None
     bytes: int | None
 
 
@@ -77,11 +79,15 @@ def in_words(found: JobPlan, output: str) -> list[str]:
     lines = _table(found.shapes)
     lines += [_model_in_words(name, model) for name, model in found.models.items()]
     num_to_do = sum(shape.num_to_do for shape in found.shapes)
-    if found.seconds is not None:
+    if not num_to_do:
+        lines.append("to draw: nothing")
+    elif found.seconds is not None:
         storage = f"; {size(found.bytes)}" if found.bytes is not None else ""
         lines.append(f"to draw: {num_to_do} items in about {duration(found.seconds)}, until {found.ends_at}{storage}")
     else:
         lines.append(f"to draw: {num_to_do} items; how long it takes is not known yet, --calibrate finds out")
+    if found.num_runs is not None and found.num_runs > 1:
+        lines.append(f"stop_after ends a run before that: about {found.num_runs} runs")
     num_changed = sum(shape.num_changed for shape in found.shapes)
     notes = {
         "items whose row or settings changed would be drawn anew, in their old records' places": num_changed,

@@ -1,6 +1,7 @@
 """`rendermill plan`: what a job would do, how long and with how much storage. It writes nothing to the output."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -120,6 +121,7 @@ def _job_plan(
         )
     known = [model_work for model_work in work if model_work is not None]
     seconds = seconds_of_job(known, here.resources) if len(known) == len(work) else None
+    stop_after = job.stop_after.total_seconds() if job.stop_after else math.inf
     sizes = [shape.bytes for shape in shapes if shape.num_to_do]
     return JobPlan(
         shapes=shapes,
@@ -130,6 +132,7 @@ def _job_plan(
         num_not_in_manifest=planned.num_not_in_manifest,
         seconds=None if seconds is None else round(seconds, 1),
         ends_at=None if seconds is None else (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat("T", "seconds"),
+        num_runs=None if seconds is None else max(1, math.ceil(seconds / stop_after)),
         bytes=None if None in sizes else sum(size or 0 for size in sizes),
     )
 

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from jobs.arrivals import Arrivals, end_datasets
-from jobs.config import Job
+from jobs.config import Job, duration_text
 from jobs.console import Screen, show_progress
 from jobs.environments import describe_change, made_elsewhere
 from jobs.outstanding import Work
@@ -249,8 +249,9 @@ class Run:
             line(f"stopped: {name}: {error}; details in {self._screen.log}")
         if state == "interrupted":
             line("interrupted; the same command goes on from here")
-        if state == "stopped":
-            line(f"stopped after {self._job.stop_after}, as stop_after says; the same command goes on from here")
+        if state == "stopped" and self._job.stop_after:
+            after = duration_text(self._job.stop_after)
+            line(f"stopped after {after}, as stop_after says; the same command goes on from here")
         num_drawn = sum(self._finished.values())
         for model, count in self._finished.items():
             if count:

@@ -35,7 +35,7 @@ class ModelProgress:
         num_finished_before: samples that had a record before.
         items_per_second_now: over the last minute that the run told of.
         items_per_second: since the run began to draw.
-        seconds_left: at the rate of that minute; None where it cannot be told.
+        seconds_left: at the rate of that minute; None where it cannot be told, as of a run that is over.
         batch_sizes: by shape of item, as they were found.
     """
 
@@ -116,10 +116,11 @@ def look(output: Folder) -> Status:
         holder = None
     is_under_way = told["state"] in _UNDER_WAY
     is_alive = holder is not None and holder.run_id == run_id
-    models = {name: _progress(told, name) for name in told.get("num_to_do", {})}
+    is_going = is_under_way and is_alive
+    models = {name: _progress(told, name, is_going) for name in told.get("num_to_do", {})}
     seconds_left = [model.seconds_left for model in models.values()]
     ends_at = None
-    if is_under_way and is_alive and seconds_left and None not in seconds_left:
+    if is_going and seconds_left and None not in seconds_left:
         end = datetime.now(UTC) + timedelta(seconds=max(left or 0.0 for left in seconds_left))
         ends_at = end.isoformat(timespec="seconds")
     return Status(
@@ -137,11 +138,12 @@ def look(output: Folder) -> Status:
     )
 
 
-def _progress(told: Mapping[str, Any], model: str) -> ModelProgress:
+def _progress(told: Mapping[str, Any], model: str, is_going: bool) -> ModelProgress:
     num_to_do, num_failed = told["num_to_do"][model], told["num_failed"][model]
     num_done = told["num_finished"][model] + num_failed
     rate = told["items_per_second_now"][model]
-    seconds_left = 0.0 if num_done == num_to_do else (num_to_do - num_done) / rate if rate else None
+    num_left = num_to_do - num_done
+    seconds_left = 0.0 if not num_left else num_left / rate if rate and is_going else None
     return ModelProgress(
         num_to_do=num_to_do,
         num_done=num_done,
@@ -167,6 +169,8 @@ def in_words(found: Status) -> list[str]:
     lines = [f"run {found.run_id}: {found.state}; began {found.started_at}, last heard of {found.updated_at}"]
     if found.state == "died":
         lines.append("  its process is gone or silent; the same command goes on from what it committed")
+    if found.state in ("stopped", "interrupted"):
+        lines.append("  the same command goes on from what it committed")
     lines += [_model_in_words(name, model) for name, model in found.models.items()]
     if found.ends_at:
         lines.append(f"ends about {found.ends_at}")
@@ -196,5 +200,7 @@ def _model_in_words(name: str, model: ModelProgress) -> str:
         parts.append(f"{model.items_per_second:.2f}/s")
     if model.seconds_left:
         parts.append(f"{model.items_per_second_now:.2f}/s now, {duration(model.seconds_left)} left")
+    elif model.num_done < model.num_to_do:
+        parts.append(f"{model.num_to_do - model.num_done} left")
     parts += [f"batch {size} for {shape}" for shape, size in model.batch_sizes.items()]
     return f"  {name}: " + "; ".join(parts)

@@ -367,7 +367,7 @@ def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rende
     num_kept = len(rendermill.table("metadata"))
     assert 0 < num_kept < 24
     stopped = rendermill.run("generate", job, "stop_after=1s")
-    assert (stopped.status, "stopped after 0:00:01, as stop_after says" in stopped.out) == (0, True), stopped
+    assert (stopped.status, "stopped after 1s, as stop_after says" in stopped.out) == (0, True), stopped
     assert len(rendermill.table("metadata")) == num_kept, "the actor had not even loaded"
     finished = rendermill.run("generate", job)
     assert (finished.status, f"to draw: sana {24 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)

@@ -28,10 +28,11 @@ def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
 
     drawn = rendermill.run("generate", job, "limit=9")
     assert drawn.status == 3, drawn
+    assert "to draw: nothing" in rendermill.run("plan", job, "limit=9").out.splitlines()
     rows[0]["prompt"] = "another prompt"
     del rows[1]
     rendermill.manifest(rows)
-    after = rendermill.run("plan", job, "--json")
+    after = rendermill.run("plan", job, "--json", "stop_after=0.1s")
     assert after.status == 0, after
     plan = json.loads(after.out)
     counted = {shape["shape"]: (shape["num_to_do"], shape["num_changed"]) for shape in plan["shapes"]}
@@ -39,6 +40,7 @@ def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
     assert (sum(shape["num_finished"] for shape in plan["shapes"]), plan["num_not_in_manifest"]) == (7, 1)
     assert all(shape["is_measured"] and shape["seconds_per_item"] > 0 for shape in plan["shapes"])
     assert plan["seconds"] > 0
+    assert plan["num_runs"] > 1
     assert plan["bytes"] > 0
     assert plan["ends_at"] > "2026"
 
@@ -66,7 +68,9 @@ def _under_way(output: Folder) -> None:
         assert "0.50/s now, 10 s left" in "\n".join(in_words(running))
     silent = replace(read_holder(output), is_released=False, machine="another", heartbeat_at=0.0)
     output.write("lease/000099.json", silent.as_json())
-    assert look(output).state == "died"
+    died = look(output)
+    assert (died.state, died.models["sana"].seconds_left) == ("died", None)
+    assert "; 5 left;" in "\n".join(in_words(died)), "at no pace, as nobody draws"
 
 
 def test_calibrating_learns_the_pace_without_an_output(rendermill: Rendermill) -> None:
