@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from jobs import cluster
-from jobs.capacity import check_resources, gpus_per_actor, max_actors, max_tasks
+from jobs.capacity import max_actors, max_tasks
+from jobs.cluster import connected
 from jobs.config import Job
 from jobs.console import Screen
 from jobs.environments import current_origins, describe_change, made_elsewhere
 from jobs.pipeline import ModelPipeline
 from jobs.planning import Plan, Standing, make_plan
-from jobs.resolve import ResolvedModel, make_validator, resolve_model
+from jobs.resolve import ResolvedModel, make_validator, resolve_models
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id
 from jobs.shards import tidy
@@ -39,16 +39,13 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
     output = Folder(absolute(job.output), patience_seconds)
     manifest = open_manifest(absolute(job.manifest), patience_seconds)
     profiles = open_profiles(job)
-    with cluster.connected() as here:
-        cluster.check_disks(job, here)
-        check_resources(job, here)
-        num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
-        models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
+    with connected() as here:
+        num_gpus, models = resolve_models(job, here)
         run_id = new_run_id()
         with Lease(output, run_id) as lease:
             output.remove_leftovers()
             ledger = Ledger(output, run_id, manifest.extra, job.layout)
-            tidy(ledger)
+            damaged = tidy(ledger)
             run_file = RunFile(output, run_id, job, source)
             run_file.update("planning")
             outdated = _outdated(job, ledger, models, num_gpus)
@@ -56,6 +53,8 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             standing = Standing(ledger.keys, ledger.finished(outdated), ledger.failed)
             plan = make_plan(manifest, validator, standing, RejectedRows(output, run_id), job.limit, retry_failures)
             _announce(screen, plan)
+            for shard, problem in damaged.items():
+                screen.line(f"{shard} is damaged and stays as it is: {problem}; rendermill verify names its items")
             desk = start_desk(profiles)
             pipelines = {
                 name: ModelPipeline(

@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from actors.profile import Profile, ProfileStore
 from actors.spec import profile_key
-from jobs import cluster
 from jobs.calibrate import calibrate
-from jobs.capacity import Cluster, check_resources, gpus_per_actor, max_actors
+from jobs.capacity import Cluster, max_actors
+from jobs.cluster import connected
 from jobs.config import Job
 from jobs.console import Screen
 from jobs.estimate import ModelWork, ShapeEstimate, estimate_shape, padding, seconds_of_job
 from jobs.job_plan import JobPlan, ModelPlan, ShapePlan, in_words
 from jobs.planning import Plan, ShapeCount, Standing, make_plan
 from jobs.records import read_failures, read_records
-from jobs.resolve import ResolvedModel, make_validator, resolve_model
+from jobs.resolve import ResolvedModel, make_validator, resolve_models
 from jobs.workers import open_profiles
 from manifests.hash_set import HASH
 from manifests.ledger import item_keys, request_hashes
@@ -48,11 +48,8 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     with first_contact(f"output {output.url}: cannot be read"):
         read_format(output, manifest.extra, job.layout)
     profiles = open_profiles(job)
-    with cluster.connected() as here:
-        cluster.check_disks(job, here)
-        check_resources(job, here)
-        num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
-        models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
+    with connected() as here:
+        num_gpus, models = resolve_models(job, here)
         validator, rejections = make_validator(job, models), _Reasons()
         planned = make_plan(manifest, validator, _standing(output), rejections, job.limit, retry_failures=False)
         if is_calibrated:

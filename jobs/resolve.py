@@ -8,6 +8,8 @@ from typing import Any
 
 from actors.checkpoints import Checkpoint, describe, is_on_hub
 from actors.encoding import Encoding
+from jobs.capacity import Cluster, check_resources, gpus_per_actor
+from jobs.cluster import check_disks
 from jobs.config import Job, ModelConfig
 from manifests.errors import UserError
 from manifests.identity import settings_hash
@@ -37,6 +39,21 @@ class ResolvedModel:
     contract: ModelContract
     encoding: Encoding
     num_items_per_shard: int | None
+
+
+def resolve_models(job: Job, here: Cluster) -> tuple[dict[str, float], dict[str, ResolvedModel]]:
+    """Check that a job can run on a cluster, and settle its models.
+
+    Returns:
+        By model: the GPUs that an actor takes, and the model.
+
+    Raises:
+        UserError: the cluster cannot hold its pools or does not see its files; or as in `resolve_model`.
+    """
+    check_disks(job, here)
+    check_resources(job, here)
+    num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
+    return num_gpus, {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
 
 
 def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:

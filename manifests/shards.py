@@ -4,6 +4,7 @@ The same files give the same bytes: names in order, no times, no owners.
 """
 
 import io
+import math
 import tarfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
+from manifests.errors import one_line
 from manifests.identity import canonical_json
 from manifests.schema import REQUEST_COLUMNS
 from manifests.storage import Folder
@@ -68,13 +70,23 @@ def json_of(member: str) -> str:
 
 
 def sample_json(row: Mapping[str, Any], extra: Collection[str]) -> bytes:
-    """What a sample's JSON file says: what was asked for, and the manifest's own columns.
+    """What a sample's JSON file says: what was asked for, and the manifest's own columns; null for NaN and infinity.
 
     Args:
         row: a record.
         extra: names of the manifest's own columns.
     """
-    return canonical_json({name: row[name] for name in (*(column.name for column in REQUEST_COLUMNS), *extra)})
+    names = (*(column.name for column in REQUEST_COLUMNS), *extra)
+    return canonical_json({name: _finite(row[name]) for name in names})
+
+
+def _finite(value: Any) -> Any:
+    """A column's value, perhaps a nested one, with null for the numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_member(folder: Folder, shard: str, member: str) -> bytes | None:
@@ -86,18 +98,25 @@ def read_member(folder: Folder, shard: str, member: str) -> bytes | None:
         return None
 
 
-def keep_members(folder: Folder, shard: str, members: Collection[str]) -> None:
+def keep_members(folder: Folder, shard: str, members: Collection[str]) -> str | None:
     """Take all samples out of a shard but those of these media files.
 
     Whoever reads the shard meanwhile reads it as it was, or as it will be. One that is gone stays so.
+
+    Returns:
+        Why the shard cannot be read, and so was left as it is.
     """
     data = folder.read(shard)
     if data is None:
-        return
-    files, keys = dict(unpack(io.BytesIO(data))), {key_of(member) for member in members}
+        return None
+    try:
+        files, keys = dict(unpack(io.BytesIO(data))), {key_of(member) for member in members}
+    except tarfile.TarError as error:
+        return one_line(error)
     kept = {name: content for name, content in files.items() if key_of(name) in keys}
     if len(kept) < len(files):
         folder.write(shard, pack(kept))
+    return None
 
 
 def find_stale_shards(folder: Folder, parts: Sequence[str], doubtful: Collection[str]) -> StaleShards:

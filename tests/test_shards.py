@@ -25,7 +25,14 @@ from manifests.schema import receipt_schema
 from manifests.shards import pack, read_member, unpack
 from manifests.storage import Folder
 
-EXTRA = pa.schema([("score", pa.float64()), ("tags", pa.list_(pa.string())), ("raw", pa.binary())])
+EXTRA = pa.schema(
+    [
+        ("score", pa.float64()),
+        ("scores", pa.list_(pa.float64())),
+        ("tags", pa.list_(pa.string())),
+        ("raw", pa.binary()),
+    ]
+)
 
 
 def read_shards(output: Path) -> list[dict[str, Any]]:
@@ -91,6 +98,13 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     files["unknown-0-0123456789ab.png"] = files[picture]
     files[picture] = b"\0" + files[picture][1:]
     del files[other.replace(".png", ".json")]
+    broken = pack(files)[: len(files[picture])]
+    shard.write_bytes(broken)
+    note = rendermill.output / "metadata/_pending/20200101T000000-000000-00000.stale.json"
+    note.write_text(json.dumps([largest]))
+    left = rendermill.run("generate", job)
+    assert (left.status, f"{largest} is damaged and stays as it is: " in left.out) == (0, True), left
+    assert (shard.read_bytes(), note.exists()) == (broken, True)
     shard.write_bytes(pack(files))
     damaged = rendermill.run("verify", rendermill.output, "--json")
     report = json.loads(damaged.out)
@@ -134,7 +148,8 @@ def rendered(*frames: np.ndarray | None) -> pa.Table:
             "error_type": "NonFinite" if pixels is None else None,
             "environment": "{}",
             "device": "cpu",
-            "score": 0.5,
+            "score": float("nan"),
+            "scores": [0.5, float("-inf")],
             "tags": ["x", "y"],
             "raw": b"\xff",
         }
@@ -161,13 +176,8 @@ def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_sto
         assert hashlib.sha256(files[row["member"]]).hexdigest() == row["sha256"]
     assert first["sha256"] != twice["sha256"]
     said = json.loads(files[first["member"].replace(".png", ".json")])
-    assert (said["id"], said["prompt"], said["score"], said["tags"], said["raw"]) == (
-        "0",
-        "a cat",
-        0.5,
-        ["x", "y"],
-        "ff",
-    )
+    assert (said["id"], said["prompt"], said["tags"], said["raw"]) == ("0", "a cat", ["x", "y"], "ff")
+    assert (said["score"], said["scores"]) == (None, [0.5, None]), "JSON has no NaN and no infinity"
     alone = store_shard(encoded.slice(1, 1), Folder(str(tmp_path / "alone")), EXTRA)
     assert alone["error_type"].to_pylist() == ["NonFinite"]
     assert not (tmp_path / "alone").exists(), "a shard of nothing"
