@@ -24,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs a job on a store that fails, and compares its output.")
     parser.add_argument("--share", type=float, default=0.1, help="of requests that fail")
     parser.add_argument("--outage-seconds", type=float, default=120.0)
+    parser.add_argument("--client-timeout-seconds", type=float, default=15.0, help="s3fs's own is 15")
     parser.add_argument("--num-items", type=int, default=300)
     parser.add_argument("--num-actors", type=int, default=2)
     given = parser.parse_args()
@@ -32,7 +33,7 @@ def main() -> int:
         (folder / "notes").mkdir()
         os.environ["CHAOS_NOTES"] = str(folder / "notes")
         bucket = stack.enter_context(s3_bucket(folder / "s3", "chaos"))
-        counts = stack.enter_context(faulty_proxy(folder, given.share))
+        counts = stack.enter_context(faulty_proxy(folder, given.share, given.client_timeout_seconds))
         job = Job(folder, stack.enter_context(ray_head(num_cpus=4)), given.num_items, given.num_actors)
 
         started = time.monotonic()

@@ -17,6 +17,12 @@ from benchmarks.local_cluster import Cluster, ray_head
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # two test processes with two threads each would wait for one another
+SLOWEST = ("test_chaos.py", "test_s3.py", "test_submit.py", "test_poison.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes, so that no process is left with it when the other has nothing to do any more."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 @pytest.fixture(scope="session")

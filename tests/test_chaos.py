@@ -28,6 +28,7 @@ def test_kills_leave_the_output_as_it_would_have_been() -> None:
 def test_a_store_that_fails_changes_nothing() -> None:
     if shutil.which("mitmdump") is None:
         pytest.skip("needs mitmproxy, Debian's package")
-    finished = run("benchmarks.faulty_store", "--outage-seconds", "3", "--num-items", "6", "--num-actors", "1")
+    small = ("--outage-seconds", "3", "--client-timeout-seconds", "2", "--num-items", "6", "--num-actors", "1")
+    finished = run("benchmarks.faulty_store", *small)
     assert finished.returncode == 0, finished
     assert finished.stdout.count("Damage(lost=0, duplicated=0, differing=0, broken=0, left_over=0)") == 2

@@ -2,7 +2,8 @@
 
     mitmdump --mode reverse:http://127.0.0.1:7480 --listen-port 7481 --set keep_host_header=true -s faults.py
 
-FAULTS_SHARE of the requests fail, each in one of five ways. FAULTS_COUNTS names the file that counts them.
+FAULTS_SHARE of the requests fail, each in one of five ways; one of them keeps silent for FAULTS_SECONDS_OF_SILENCE.
+FAULTS_COUNTS names the file that counts them.
 """
 
 import asyncio
@@ -14,9 +15,8 @@ from pathlib import Path
 
 from mitmproxy import http
 
-_SECONDS_OF_SILENCE = 30.0
-"""s3fs waits 15 s for an answer."""
-_SECONDS_OF_A_SLOW_ANSWER = 5.0
+_SHARE_OF_A_SLOW_ANSWER = 1 / 6
+"""Of the time of silence: the client still waits."""
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 _WAYS = ("throttled", "reset before", "reset after", "no answer", "slow answer")
 
@@ -27,6 +27,7 @@ class Faults:
     def __init__(self) -> None:
         self._generator = random.Random(0)
         self._share = float(os.environ["FAULTS_SHARE"])
+        self._seconds_of_silence = float(os.environ["FAULTS_SECONDS_OF_SILENCE"])
         self._counts: Counter[str] = Counter()
         self._ways: dict[str, str] = {}
 
@@ -48,10 +49,10 @@ class Faults:
         if way == "reset after":
             flow.kill()
         elif way == "no answer":
-            await asyncio.sleep(_SECONDS_OF_SILENCE)
+            await asyncio.sleep(self._seconds_of_silence)
             flow.kill()
         elif way == "slow answer":
-            await asyncio.sleep(_SECONDS_OF_A_SLOW_ANSWER)
+            await asyncio.sleep(self._seconds_of_silence * _SHARE_OF_A_SLOW_ANSWER)
 
 
 addons = [Faults()]

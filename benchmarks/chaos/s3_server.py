@@ -61,8 +61,11 @@ def restart_gateway() -> None:
 
 
 @contextmanager
-def faulty_proxy(folder: Path, share: float) -> Iterator[Path]:
+def faulty_proxy(folder: Path, share: float, client_timeout_seconds: float) -> Iterator[Path]:
     """A proxy before the server, Debian's mitmproxy: from now on clients use it, and a share of their requests fails.
+
+    Args:
+        client_timeout_seconds: how long clients wait for an answer; the proxy is silent for twice as long.
 
     Yields:
         The file that counts the faults, as JSON.
@@ -79,7 +82,9 @@ def faulty_proxy(folder: Path, share: float) -> Iterator[Path]:
         "-s",
         Path(__file__).with_name("faults.py"),
     ]
-    environment = os.environ | {"FAULTS_SHARE": str(share), "FAULTS_COUNTS": str(counts)}
+    silence = {"FAULTS_SECONDS_OF_SILENCE": str(2 * client_timeout_seconds)}
+    environment = os.environ | silence | {"FAULTS_SHARE": str(share), "FAULTS_COUNTS": str(counts)}
+    os.environ["FSSPEC_S3"] = json.dumps({"config_kwargs": {"read_timeout": client_timeout_seconds}})
     with (folder / "proxy.log").open("wb") as log:
         proxy = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
