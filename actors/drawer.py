@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import torch
 
-from actors import memory
+from actors import memory, metrics
 from actors.batching import MEMORY_MARGIN, BatchSizer
 from actors.deadlines import Deadlines
 from actors.pace import Pace
@@ -54,9 +54,13 @@ class Drawer:
 
     Args:
         known: what earlier runs and other actors learned.
+
+    Attributes:
+        seconds_in_batches: that the device spent on them, so far.
     """
 
     def __init__(self, spec: RendererSpec, model: Model, known: Profile) -> None:
+        self.seconds_in_batches = 0.0
         self._spec = spec
         self._model = model
         self._reference_batch = spec.settings.reference_batch
@@ -96,7 +100,8 @@ class Drawer:
         pace.begin()
         try:
             with self._watched(requests):
-                embeddings = self._model.encode(requests)
+                with metrics.timed(self._spec.model_name, "encode"):
+                    embeddings = self._model.encode(requests)
                 self._check_memory(requests[0], embeddings[0])
         except Exception as error:
             if len(requests) == 1 or isinstance(error, memory.DoesNotFit):
@@ -165,6 +170,9 @@ class Drawer:
             rendered = self._model.render(requests, [embeddings for _, embeddings in batch])
             frames = rendered.frames.cpu().numpy()  # waits for the device, so what follows is the batch's true time
         seconds = time.perf_counter() - start
+        self.seconds_in_batches += seconds
+        metrics.STAGE_SECONDS.inc(seconds, {"model": self._spec.model_name, "stage": "draw"})
+        metrics.BATCH_SIZE.set(len(batch), {"model": self._spec.model_name})
         peak = memory.peak_bytes()
         if peak is not None:
             self._sizer.finished(shape, 0, None, weights_bytes)

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from queue import Queue
+from time import perf_counter
 
 import pyarrow as pa
 import ray
 
+from actors import metrics
 from actors.audit import Drawn, is_chosen
 from actors.checkpoints import fetch
 from actors.compiled import SharedCompilation
@@ -88,8 +90,11 @@ class Renderer:
         if suspicions is None:
             yield self._as_table(chunk, [], place)
             return
+        start, seconds_before = perf_counter(), self._drawer.seconds_in_batches
         for outcomes in self._draw(requests, suspicions):
             yield self._as_table(chunk, outcomes, place)
+        busy = (self._drawer.seconds_in_batches - seconds_before) / (perf_counter() - start)
+        metrics.ACTOR_BUSY.set(busy, {"model": self._spec.model_name})
         self._spec.findings.learned.remote(self._spec.model_name, self._drawer.learned())
         if self._compilation is not None:
             self._compilation.give()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors import metrics
 from actors.encoding import Encoding
 from actors.media import EXTENSIONS, encode
 from manifests.errors import one_line
@@ -33,13 +34,14 @@ def store(rendered: pa.Table, output: Folder, encoding: Encoding, receipts: pa.S
         One receipt an item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
     """
     found, files = [], {}
-    for row, outcome, data in _encoded(rendered, encoding):
-        found.append(outcome)
-        if data is not None:
-            extension = EXTENSIONS[encoding.media_format]
-            path = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], extension)
-            outcome["path"], files[path] = path, data
-    output.write_all(files)
+    with metrics.timed(_model_of(rendered), "store"):
+        for row, outcome, data in _encoded(rendered, encoding):
+            found.append(outcome)
+            if data is not None:
+                extension = EXTENSIONS[encoding.media_format]
+                path = media_path(row["model"], row["id"], row["sample_index"], row["request_hash"], extension)
+                outcome["path"], files[path] = path, data
+        output.write_all(files)
     return _receipts(rendered, found, receipts)
 
 
@@ -53,7 +55,8 @@ def encode_all(rendered: pa.Table, encoding: Encoding, receipts: pa.Schema) -> p
     Returns:
         One receipt an item, still without its `path`, and a column `media`: the file's bytes; null for a failure.
     """
-    encoded = list(_encoded(rendered, encoding))
+    with metrics.timed(_model_of(rendered), "store"):
+        encoded = list(_encoded(rendered, encoding))
     table = _receipts(rendered, [outcome for _, outcome, _ in encoded], receipts)
     return table.append_column("media", pa.array([data for _, _, data in encoded], pa.large_binary()))
 
@@ -81,10 +84,15 @@ def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema) -> pa.Table
         data = pack(files)
         first, _ = drawn[0]
         path = shard(first["model"], first["run_id"], hashlib.sha256(data).hexdigest())
-        output.write(path, data)
+        with metrics.timed(first["model"], "store"):
+            output.write(path, data)
         for row, _ in drawn:
             row["path"] = path
     return pa.Table.from_pylist(rows, receipts.schema)
+
+
+def _model_of(rendered: pa.Table) -> str:
+    return rendered["model"][0].as_py() if rendered.num_rows else ""
 
 
 def _encoded(rendered: pa.Table, encoding: Encoding) -> Iterator[tuple[dict[str, Any], dict[str, Any], bytes | None]]:

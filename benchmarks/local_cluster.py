@@ -39,10 +39,15 @@ def end_process_tree(process: subprocess.Popen[Any]) -> None:
 
 @dataclass
 class Cluster:
-    """A Ray head that was started as users start one."""
+    """A Ray head that was started as users start one.
+
+    Attributes:
+        metrics: the URL that Prometheus scrapes.
+    """
 
     address: str
     dashboard: str
+    metrics: str
     environment: dict[str, str]
 
 
@@ -76,14 +81,19 @@ def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subpro
 @contextlib.contextmanager
 def ray_head(num_cpus: int = 4, token: str | None = None) -> Iterator[Cluster]:
     """A Ray cluster of one node, with a token: this one, or a new one."""
-    port, dashboard_port = free_port(), free_port()
+    port, dashboard_port, metrics_port = free_port(), free_port(), free_port()
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token or secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    ports = (f"--port={port}", f"--dashboard-port={dashboard_port}")
+    ports = (f"--port={port}", f"--dashboard-port={dashboard_port}", f"--metrics-export-port={metrics_port}")
     with ray_node("--head", f"--num-cpus={num_cpus}", *ports, environment=environment):
         address = f"127.0.0.1:{port}"
-        yield Cluster(address, f"http://127.0.0.1:{dashboard_port}", environment | {"RAY_ADDRESS": address})
+        yield Cluster(
+            address,
+            f"http://127.0.0.1:{dashboard_port}",
+            f"http://127.0.0.1:{metrics_port}/metrics",
+            environment | {"RAY_ADDRESS": address},
+        )

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError
 
+from actors import metrics
 from jobs.arrivals import Arrivals, end_datasets
 from jobs.config import Job, duration_text
 from jobs.console import Screen, show_progress
@@ -170,9 +172,20 @@ class Run:
         self._finished[model] += num_finished
         self._failed[model] += num_failed
         self._error_types[model].update(error_types)
+        self._tell_metrics(model, new, num_finished, Counter(error_types))
         if num_failed:
             self._last_error[model] = new["error"].drop_null()[-1].as_py()
         return num_finished, num_failed
+
+    def _tell_metrics(self, model: str, new: pa.Table, num_finished: int, error_types: Counter[str]) -> None:
+        tags = {"model": model}
+        if num_finished:
+            metrics.FINISHED.inc(num_finished, tags)
+            metrics.WRITTEN.inc(pc.sum(new["bytes"]).as_py(), tags)
+        for error_type, count in error_types.items():
+            metrics.FAILED.inc(count, tags | {"error_type": error_type})
+        num_left = self._plan.num_to_do[model] - self._finished[model] - self._failed[model]
+        metrics.BACKLOG.set(num_left, tags)
 
     def _tell_of_other_origins(self, model: str, receipts: pa.Table) -> None:
         """Say where the model's earlier records were made, if the run's first one was made elsewhere."""
