@@ -106,7 +106,14 @@ def _bars(screen: Screen, num_to_do: Mapping[str, int]) -> Iterator[Callable[[st
         TimeRemainingColumn(),
         TextColumn("{task.fields[failures]}"),
     )
-    with Progress(*columns, console=Console(file=screen.out), refresh_per_second=2) as progress:
+    progress = Progress(
+        *columns,
+        console=Console(file=screen.out),
+        refresh_per_second=2,
+        redirect_stdout=False,  # what others write is for the log, and rich would show it
+        redirect_stderr=False,
+    )
+    with progress:
         bars = {
             model: progress.add_task(model, total=total, failures="") for model, total in num_to_do.items() if total
         }
