@@ -6,6 +6,7 @@ those drawn without speedups.
 """
 
 import argparse
+import gc
 import tempfile
 import time
 from collections.abc import Sequence
@@ -82,10 +83,11 @@ def time_denoising(pipeline_class: str, folder: Path, batch: int, fields: dict[s
             gib = torch.cuda.max_memory_allocated() / 2**30
             speed = f"{seconds:8.4f} s, {usual / seconds:5.2f} times as fast"
             print(f"{name:35} {speed}, {gib:5.1f} GiB, the first {first:.0f} s", flush=True)
-            del model, embeddings
+            del model, embeddings  # which refer to themselves
         except (RuntimeError, ValueError) as error:
             print(f"{name:35} cannot be had here: {str(error).splitlines()[0]}", flush=True)
         torch.compiler.reset()
+        gc.collect()
         torch.cuda.empty_cache()
 
 
