@@ -20,6 +20,12 @@ ACTOR_BUSY = Gauge(
 )
 WRITTEN = Counter("rendermill_media_written_bytes", "Media files stored.", ("model",))
 
+EXPORTED = {
+    f"ray_{metric.info['name']}{'_total' if isinstance(metric, Counter) else ''}": metric
+    for metric in (FINISHED, FAILED, BACKLOG, BATCH_SIZE, STAGE_SECONDS, ACTOR_BUSY, WRITTEN)
+}
+"""By the names that Prometheus sees."""
+
 
 @contextmanager
 def timed(model: str, stage: str) -> Iterator[None]:

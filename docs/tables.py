@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from jobs.config import Defaults, Job, ModelConfig, Pool, duration_text
+from actors import metrics
+from jobs.config import Defaults, Job, ModelConfig, Pool, Speedups, duration_text
 from jobs.job_schema import schema_text
 from manifests.schema import ERROR_COLUMNS, MANIFEST_COLUMNS, RECORD_COLUMNS, REJECTED_COLUMNS, Column
 
@@ -34,6 +35,15 @@ def settings_table(section: type[BaseModel]) -> str:
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
+def metrics_table() -> str:
+    """A row a metric: name as Prometheus has it, labels, meaning."""
+    rows = [
+        f"| `{name}` | {', '.join(metric.info['tag_keys'])} | {metric.info['description']} |"
+        for name, metric in metrics.EXPORTED.items()
+    ]
+    return "\n".join(["| metric | labels | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
 def _as_yaml(default: object) -> str:
     if isinstance(default, BaseModel):
         return "see below"
@@ -52,6 +62,8 @@ TABLES = {
     "model": settings_table(ModelConfig),
     "defaults": settings_table(Defaults),
     "pool": settings_table(Pool),
+    "speedups": settings_table(Speedups),
+    "metrics": metrics_table(),
 }
 
 
