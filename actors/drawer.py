@@ -106,7 +106,7 @@ class Drawer:
                 self._check_memory(requests[0], embeddings[0])
         except Exception as error:
             if len(requests) == 1 or isinstance(error, memory.DoesNotFit):
-                yield [_failure(request, error, attempt) for request in requests]
+                yield [self._failure(request, error, attempt) for request in requests]
             else:
                 for request in requests:
                     yield from self.draw([request], attempt + 1)
@@ -122,14 +122,14 @@ class Drawer:
                 yield self._draw_batch(batch, attempt)
                 continue
             except torch.OutOfMemoryError as error:
-                failures = [_failure(request, error, attempt) for request, _ in batch]
+                failures = [self._failure(request, error, attempt) for request, _ in batch]
                 for failure in failures:
                     failure.error = f"{failure.error} ({memory.figures()})"
             except Exception as error:
                 if len(batch) > 1:
                     yield from self._draw_one_by_one(batch, attempt + 1)
                     continue
-                yield [_failure(batch[0][0], error, attempt)]
+                yield [self._failure(batch[0][0], error, attempt)]
                 continue
             # here the error is gone, and with it the tensors that its traceback held
             torch.cuda.empty_cache()
@@ -157,7 +157,7 @@ class Drawer:
             try:
                 yield self._draw_batch([pair], attempt)
             except Exception as error:
-                yield [_failure(pair[0], error, attempt)]
+                yield [self._failure(pair[0], error, attempt)]
 
     def _draw_batch(self, batch: list[tuple[Request, Any]], attempt: int) -> list[Outcome]:
         requests = [request for request, _ in batch]
@@ -203,6 +203,7 @@ class Drawer:
             else:
                 outcome.error_type = "NonFinite"
                 outcome.error = f"the render came out as NaN or infinity in {self._spec.settings.dtype}; try float32"
+                self._log_failure(request, attempt)
             outcomes.append(outcome)
         return outcomes
 
@@ -241,6 +242,16 @@ class Drawer:
         if reference_batch and (self._sizer.learned(shape).predicted_peak(reference_batch) or 0) <= available:
             peak = _peak_of(lambda: self._model.render([request], [embeddings]))
             self._sizer.finished(shape, reference_batch, None, peak or available + 1)
+
+    def _failure(self, request: Request, error: Exception, attempt: int) -> Outcome:
+        self._log_failure(request, attempt, error)
+        return failed(request, type(error).__name__, one_line(error, max_length=2000), attempt)
+
+    def _log_failure(self, request: Request, attempt: int, error: Exception | None = None) -> None:
+        """Ray keeps an actor's log."""
+        run_id, model = self._spec.run_id, self._spec.model_name
+        fields = {"run": run_id, "model": model, "item": request.id, "attempt": attempt}
+        _logger.warning("item %r failed; why is in failures/", request.id, exc_info=error, extra=fields)
 
     def _note(self, words: str) -> None:
         self._spec.findings.note.remote(self._spec.model_name, words)
@@ -283,11 +294,6 @@ def _peak_of(draw: Callable[[], object]) -> int | None:
     finally:
         torch.cuda.empty_cache()
     return memory.peak_bytes()
-
-
-def _failure(request: Request, error: Exception, attempt: int) -> Outcome:
-    _logger.warning("item %r failed", request.id, exc_info=error)  # Ray keeps an actor's log
-    return failed(request, type(error).__name__, one_line(error, max_length=2000), attempt)
 
 
 def failed(request: Request, error_type: str, error: str, attempt: int) -> Outcome:

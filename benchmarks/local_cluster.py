@@ -43,11 +43,13 @@ class Cluster:
 
     Attributes:
         metrics: the URL that Prometheus scrapes.
+        logs: the folder of Ray's logs.
     """
 
     address: str
     dashboard: str
     metrics: str
+    logs: Path
     environment: dict[str, str]
 
 
@@ -89,11 +91,12 @@ def ray_head(num_cpus: int = 4, token: str | None = None) -> Iterator[Cluster]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     ports = (f"--port={port}", f"--dashboard-port={dashboard_port}", f"--metrics-export-port={metrics_port}")
-    with ray_node("--head", f"--num-cpus={num_cpus}", *ports, environment=environment):
+    with ray_node("--head", f"--num-cpus={num_cpus}", *ports, environment=environment) as head:
         address = f"127.0.0.1:{port}"
         yield Cluster(
             address,
             f"http://127.0.0.1:{dashboard_port}",
             f"http://127.0.0.1:{metrics_port}/metrics",
+            Path(psutil.Process(head.pid).cwd()) / "session_latest" / "logs",  # it runs in Ray's temporary folder
             environment | {"RAY_ADDRESS": address},
         )

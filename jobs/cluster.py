@@ -1,6 +1,5 @@
 """The Ray cluster a job runs on: joins or starts it, and checks that its nodes see what the job names."""
 
-import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def connected() -> Iterator[Cluster]:
 
 def _connect() -> Cluster:
     try:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=_runtime_env())
+        ray.init(log_to_driver=False, logging_config=_logging_config(), runtime_env=_runtime_env())
     except ConnectionError as error:
         raise UserError(
             f"{one_line(error)}; is it running, and RAY_ADDRESS right? A cluster with a token also needs "
@@ -60,6 +59,12 @@ def _runtime_env() -> dict[str, object]:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     inherited = os.environ.get("PYTHONPATH", "")
     return {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [root, inherited]))}}
+
+
+def _logging_config() -> ray.LoggingConfig:
+    """Lines with the fields that loggers give (run, model, item, attempt), as JSON where Ray's own variable says so."""
+    encoding = os.environ.get("RAY_LOGGING_CONFIG_ENCODING", "TEXT")
+    return ray.LoggingConfig(encoding=encoding, log_level="WARNING")
 
 
 def check_disks(job: Job, cluster: Cluster) -> None:

@@ -80,6 +80,7 @@ class Workshop:
             deadline_seconds=None,
             checkpoint=SimpleNamespace(pipeline_class="SanaPipeline"),
             model_name="sana",
+            run_id="a run",
             journal=self.said,
             findings=self.said,
         )
