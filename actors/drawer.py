@@ -56,11 +56,11 @@ class Drawer:
         known: what earlier runs and other actors learned.
 
     Attributes:
-        seconds_in_batches: that the device spent on them, so far.
+        seconds_at_work: that encoding prompts and drawing took, so far.
     """
 
     def __init__(self, spec: RendererSpec, model: Model, known: Profile) -> None:
-        self.seconds_in_batches = 0.0
+        self.seconds_at_work = 0.0
         self._spec = spec
         self._model = model
         self._reference_batch = spec.settings.reference_batch
@@ -101,8 +101,7 @@ class Drawer:
         pace.begin()
         try:
             with self._watched(requests):
-                with metrics.timed(self._spec.model_name, "encode"):
-                    embeddings = self._model.encode(requests)
+                embeddings = self._encode(requests)
                 self._check_memory(requests[0], embeddings[0])
         except Exception as error:
             if len(requests) == 1 or isinstance(error, memory.DoesNotFit):
@@ -171,8 +170,7 @@ class Drawer:
             rendered = self._model.render(requests, [embeddings for _, embeddings in batch])
             frames = rendered.frames.cpu().numpy()  # waits for the device, so what follows is the batch's true time
         seconds = time.perf_counter() - start
-        self.seconds_in_batches += seconds
-        metrics.STAGE_SECONDS.inc(seconds, {"model": self._spec.model_name, "stage": "draw"})
+        self._worked("draw", seconds)
         metrics.BATCH_SIZE.set(len(batch), {"model": self._spec.model_name})
         peak = memory.peak_bytes()
         if peak is not None:
@@ -206,6 +204,16 @@ class Drawer:
                 self._log_failure(request, attempt)
             outcomes.append(outcome)
         return outcomes
+
+    def _encode(self, requests: Sequence[Request]) -> list[Any]:
+        start = time.perf_counter()
+        embeddings = self._model.encode(requests)
+        self._worked("encode", time.perf_counter() - start)
+        return embeddings
+
+    def _worked(self, stage: str, seconds: float) -> None:
+        self.seconds_at_work += seconds
+        metrics.STAGE_SECONDS.inc(seconds, {"model": self._spec.model_name, "stage": stage})
 
     def _num_trials(self) -> int:
         return sum(batches.num_trials_run for batches in self._model.stages.values())

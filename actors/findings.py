@@ -23,6 +23,7 @@ class Findings:
         self._profiles: dict[str, Profile] = {}
         self._num_slots: Counter[str] = Counter()
         self._num_padding: Counter[str] = Counter()
+        self._at_work: dict[str, dict[str, tuple[float, float]]] = {}
         self._notes: dict[str, Counter[str]] = {}
         self._audits = Audits()
 
@@ -53,6 +54,10 @@ class Findings:
         """The denoiser ran on so many slots, of which so many were padding."""
         self._num_slots[model] += num_slots
         self._num_padding[model] += num_padding
+
+    def at_work(self, model: str, renderer: str, seconds_at_work: float, seconds: float) -> None:
+        """Of the seconds since its first chunk, a renderer worked for so many."""
+        self._at_work.setdefault(model, {})[renderer] = (seconds_at_work, seconds)
 
     def stored(self, model: str, start_up_seconds: float, bytes_per_item: dict[str, float]) -> None:
         """What the driver saw of a model: how long until its first item, and the size of its files by shape."""
@@ -94,9 +99,15 @@ class Findings:
         return {
             "batch_sizes": {shape: learned.size for shape, learned in profile.shapes.items()},
             "same_pixels": _in_words(profile),
+            "actors_at_work": self._share_at_work(model),
             "padding": round(self._num_padding[model] / num_slots, 4) if num_slots else 0.0,
             "notes": dict(self._notes.get(model, {})),
         }
+
+    def _share_at_work(self, model: str) -> float | None:
+        """Of all renderers' time since their first chunks; None: no chunk is done yet."""
+        times = self._at_work.get(model, {}).values()
+        return round(sum(at_work for at_work, _ in times) / sum(seconds for _, seconds in times), 4) if times else None
 
 
 def _in_words(profile: Profile) -> list[str]:

@@ -16,7 +16,9 @@ STAGE_SECONDS = Counter(
     ("model", "stage"),
 )
 ACTOR_BUSY = Gauge(
-    "rendermill_actor_busy_ratio", "Share of a chunk's time that its actor's device spent on batches.", ("model",)
+    "rendermill_actor_busy_ratio",
+    "Share of the time since its first chunk that an actor was at work.",
+    ("model",),
 )
 WRITTEN = Counter("rendermill_media_written_bytes", "Media files stored.", ("model",))
 

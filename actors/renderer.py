@@ -35,6 +35,7 @@ class Renderer:
     def __init__(self, spec: RendererSpec) -> None:
         self._spec = spec
         self._id = uuid.uuid4().hex
+        self._began: float | None = None
         self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
         self._drawing.submit(self._load).result()
 
@@ -90,15 +91,20 @@ class Renderer:
         if suspicions is None:
             yield self._as_table(chunk, [], place)
             return
-        start, seconds_before = perf_counter(), self._drawer.seconds_in_batches
+        self._began = self._began or perf_counter()
         for outcomes in self._draw(requests, suspicions):
             yield self._as_table(chunk, outcomes, place)
-        busy = (self._drawer.seconds_in_batches - seconds_before) / (perf_counter() - start)
-        metrics.ACTOR_BUSY.set(busy, {"model": self._spec.model_name})
+        self._tell_of_work()
         self._spec.findings.learned.remote(self._spec.model_name, self._drawer.learned())
         if self._compilation is not None:
             self._compilation.give()
         self._audit()
+
+    def _tell_of_work(self) -> None:
+        """Say how much of the time since its first chunk this actor had something to draw."""
+        seconds, seconds_at_work = perf_counter() - (self._began or 0.0), self._drawer.seconds_at_work
+        self._spec.findings.at_work.remote(self._spec.model_name, self._id, seconds_at_work, seconds)
+        metrics.ACTOR_BUSY.set(seconds_at_work / seconds, {"model": self._spec.model_name})
 
     def _draw(self, requests: Sequence[Request], suspicions: dict[str, Suspicion]) -> Iterator[list[Outcome]]:
         # suspects first and alone: should one kill this process too, the others need not be drawn again

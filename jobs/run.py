@@ -268,7 +268,10 @@ class Run:
         num_drawn = sum(self._finished.values())
         for model, count in self._finished.items():
             if count:
-                line(f"  {model}: {count} drawn, {count / (self._last_receipts[model] - self._started):.2f}/s")
+                share = self._found.get("models", {}).get(model, {}).get("actors_at_work")
+                at_work = "" if share is None else f", actors at work {share:.0%} of their time"
+                pace = count / (self._last_receipts[model] - self._started)
+                line(f"  {model}: {count} drawn, {pace:.2f}/s{at_work}")
         all_finished = num_drawn + sum(self._plan.num_finished.values())
         line(f"{all_finished} items finished, {num_failed} failed, {self._plan.num_rejected} rejected")
         if num_drawn:
