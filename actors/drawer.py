@@ -73,7 +73,6 @@ class Drawer:
         )
         self._deadlines = Deadlines(spec.deadline_seconds, spec.settings.compile)
         self._paces: dict[str, Pace] = {}
-        self._drawn_sizes: set[tuple[str, int]] = set()
         for shape, learned in known.shapes.items():
             self._sizer.start_from(shape, learned)
         for name, batches in model.stages.items():
@@ -176,10 +175,7 @@ class Drawer:
         if peak is not None:
             self._sizer.finished(shape, 0, None, weights_bytes)
         is_trial = self._num_trials() > num_trials
-        # the first of a size compiles, or loads what was compiled, which says nothing of the size
-        is_cold = self._spec.settings.compile and (shape, len(batch)) not in self._drawn_sizes
-        self._drawn_sizes.add((shape, len(batch)))
-        self._sizer.finished(shape, len(batch), None if is_trial or is_cold else seconds, peak)
+        self._sizer.finished(shape, len(batch), None if is_trial else seconds, peak)
         self._paces[shape].drew(len(batch), is_trial)
         if denoiser.refuted_at is not None:
             self._sizer.forbid(shape, denoiser.refuted_at)
