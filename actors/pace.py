@@ -1,6 +1,5 @@
 """How long items of a shape take an actor, everything between them included: what estimates are made of."""
 
-import time
 from collections import deque
 
 _NUM_BATCHES = 12
@@ -16,7 +15,6 @@ class Pace:
     def __init__(self) -> None:
         self._batches: deque[tuple[int, float]] = deque(maxlen=_NUM_BATCHES)
         self._is_warm = False
-        self._last = 0.0
 
     @property
     def seconds_per_item(self) -> float | None:
@@ -25,17 +23,13 @@ class Pace:
             return None
         return sum(seconds for _, seconds in self._batches) / sum(num_items for num_items, _ in self._batches)
 
-    def begin(self) -> None:
-        """A chunk's items of the shape come next."""
-        self._last = time.perf_counter()
-
-    def drew(self, num_items: int, is_trial: bool) -> None:
+    def drew(self, num_items: int, seconds: float, is_trial: bool) -> None:
         """A batch was drawn.
 
         Args:
+            seconds: since the last one's end, or since this one's chunk began, if that was later.
             is_trial: more was done than drawing.
         """
-        now = time.perf_counter()
         if self._is_warm and not is_trial:
-            self._batches.append((num_items, now - self._last))
-        self._last, self._is_warm = now, True
+            self._batches.append((num_items, seconds))
+        self._is_warm = True

@@ -15,21 +15,21 @@ from actors import metrics
 from actors.audit import Drawn, is_chosen
 from actors.checkpoints import fetch
 from actors.compiled import SharedCompilation
-from actors.drawer import Drawer, Outcome, failed
+from actors.drawer import Drawer, Outcome, Outcomes, failed, known
 from actors.environment import device_name, environment, make_deterministic
 from actors.journal import MAX_DEATHS_ALONE, Suspicion
 from actors.spec import RendererSpec
 from manifests.schema import Request
 from models import registry
 
-_NUM_TABLES_WAITING = 2
+_NUM_BATCHES_WAITING = 2
 
 
 class Renderer:
     """A loaded model in a Ray actor; a Ray Data `map_batches` class over chunks of requests.
 
     One thread loads and draws, chunk after chunk, while the threads of Ray's calls hand over what was drawn: so the
-    device has its next batch, and the next chunk's first, before anybody has taken the last one away.
+    device has its next batch, or the next chunk's first, in its queue before the last one is done.
     """
 
     def __init__(self, spec: RendererSpec) -> None:
@@ -70,58 +70,53 @@ class Renderer:
             A table a batch: the chunk's columns, what the record says of rendering, and `frames`, the raw uint8 bytes
             in order frame, row, column, RGB; null for a failure.
         """
-        tables: Queue[pa.Table | None] = Queue(_NUM_TABLES_WAITING)
-        drawing = self._drawing.submit(self._draw_chunk, chunk, tables)
-        while (table := tables.get()) is not None:
-            yield table
-        drawing.result()  # raises what went wrong
-
-    def _draw_chunk(self, chunk: pa.Table, tables: "Queue[pa.Table | None]") -> None:
-        """Put a table a batch, and None after the last."""
-        try:
-            for table in self._tables(chunk):
-                tables.put(table)
-        finally:
-            tables.put(None)
-
-    def _tables(self, chunk: pa.Table) -> Iterator[pa.Table]:
         requests = [Request.from_row(row) for row in chunk.to_pylist()]
         place = {request.request_hash: index for index, request in enumerate(requests)}
-        suspicions = ray.get(self._spec.journal.open_chunk.remote(list(place)))
-        if suspicions is None:
-            yield self._as_table(chunk, [], place)
-            return
-        self._began = self._began or perf_counter()
-        for outcomes in self._draw(requests, suspicions):
-            yield self._as_table(chunk, outcomes, place)
-        self._tell_of_work()
-        self._spec.findings.learned.remote(self._spec.model_name, self._drawer.learned())
-        if self._compilation is not None:
-            self._compilation.give()
-        self._audit()
+        launched: Queue[Outcomes | None] = Queue(_NUM_BATCHES_WAITING)
+        drawing = self._drawing.submit(self._draw_chunk, requests, launched)
+        while (outcomes := launched.get()) is not None:
+            self._tell_of_chosen(outcomes.result())
+            yield self._as_table(chunk, outcomes.result(), place)
+        drawing.result()  # raises what went wrong
+        if self._began is not None:
+            self._tell_of_work(self._began)
+            self._spec.findings.learned.remote(self._spec.model_name, self._drawer.learned())
 
-    def _tell_of_work(self) -> None:
+    def _draw_chunk(self, requests: Sequence[Request], launched: "Queue[Outcomes | None]") -> None:
+        """Put the outcomes of every batch as soon as it is launched, and None after the last."""
+        try:
+            suspicions = ray.get(self._spec.journal.open_chunk.remote([request.request_hash for request in requests]))
+            if suspicions is None:
+                launched.put(known([]))
+                return
+            self._began = self._began or perf_counter()
+            for outcomes in self._draw(requests, suspicions):
+                launched.put(outcomes)
+            if self._compilation is not None:
+                self._compilation.give()
+            self._audit()
+        finally:
+            launched.put(None)
+
+    def _tell_of_work(self, began: float) -> None:
         """Say how much of the time since its first chunk this actor had something to draw."""
-        seconds, seconds_at_work = perf_counter() - (self._began or 0.0), self._drawer.seconds_at_work
+        seconds, seconds_at_work = perf_counter() - began, self._drawer.seconds_at_work
         self._spec.findings.at_work.remote(self._spec.model_name, self._id, seconds_at_work, seconds)
         metrics.ACTOR_BUSY.set(seconds_at_work / seconds, {"model": self._spec.model_name})
 
-    def _draw(self, requests: Sequence[Request], suspicions: dict[str, Suspicion]) -> Iterator[list[Outcome]]:
+    def _draw(self, requests: Sequence[Request], suspicions: dict[str, Suspicion]) -> Iterator[Outcomes]:
         # suspects first and alone: should one kill this process too, the others need not be drawn again
         for request in requests:
             if request.request_hash in suspicions:
-                yield from self._draw_suspect(request, suspicions[request.request_hash])
+                yield known(self._draw_suspect(request, suspicions[request.request_hash]))
         others = [request for request in requests if request.request_hash not in suspicions]
         for _, alike in groupby(sorted(others, key=lambda request: request.shape), key=lambda request: request.shape):
-            for outcomes in self._drawer.draw(list(alike)):
-                self._tell_of_chosen(outcomes)
-                yield outcomes
+            yield from self._drawer.draw(list(alike))
 
-    def _draw_suspect(self, request: Request, suspicion: Suspicion) -> Iterator[list[Outcome]]:
+    def _draw_suspect(self, request: Request, suspicion: Suspicion) -> list[Outcome]:
         if suspicion.num_deaths_alone >= MAX_DEATHS_ALONE:
-            yield [_conviction(request, suspicion)]
-        else:
-            yield from self._drawer.draw([request], attempt=suspicion.num_deaths + 1)
+            return [_conviction(request, suspicion)]
+        return self._drawer.draw_alone(request, attempt=suspicion.num_deaths + 1)
 
     def _tell_of_chosen(self, outcomes: Sequence[Outcome]) -> None:
         """Let those items that are to be audited be drawn by another actor, too."""
@@ -134,9 +129,8 @@ class Renderer:
         if not self._spec.audit:
             return
         for request in ray.get(self._spec.findings.take_audits.remote(self._spec.model_name, self._id)):
-            for outcomes in self._drawer.draw([request]):
-                for outcome in outcomes:
-                    ray.get(self._spec.findings.drawn_again.remote(request.request_hash, self._drawn(outcome)))
+            for outcome in self._drawer.draw_alone(request):
+                ray.get(self._spec.findings.drawn_again.remote(request.request_hash, self._drawn(outcome)))
 
     def _drawn(self, outcome: Outcome) -> Drawn:
         pixels = hashlib.sha256(outcome.frames).hexdigest() if outcome.frames is not None else ""

@@ -107,7 +107,8 @@ class Sana(Model):
         guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
         stacked = [self._stacked(item, has_guidance) for item in embeddings]
         embeds, mask = (torch.cat(column) for column in zip(*stacked, strict=True))
-        scheduler.set_timesteps(requests[0].num_inference_steps, device=self._device)
+        # its timesteps stay in this process's memory: to look one up on a GPU would wait for the batch before
+        scheduler.set_timesteps(requests[0].num_inference_steps)
         item_generators = generators(requests)
         latents = self._initial_latents(requests, item_generators)
         step_arguments = {}
@@ -141,11 +142,12 @@ class Sana(Model):
         num_halves = embeds.shape[1]
         # (halves * items, …), negative prompts first, as the stock pipeline lays them out
         model_input = torch.cat([latents] * num_halves)
+        timesteps = torch.full((model_input.shape[0],), timestep.item(), dtype=timestep.dtype, device=self._device)
         prediction = transformer(
             model_input.to(transformer.dtype),
             encoder_hidden_states=embeds.transpose(0, 1).flatten(0, 1).to(transformer.dtype),
             encoder_attention_mask=mask.transpose(0, 1).flatten(0, 1),
-            timestep=timestep.expand(model_input.shape[0]) * transformer.config.timestep_scale,
+            timestep=timesteps * transformer.config.timestep_scale,
             return_dict=False,
         )[0]
         return prediction.float().unflatten(0, (num_halves, -1)).transpose(0, 1)

@@ -34,12 +34,18 @@ def generators(requests: Sequence[RenderRequest]) -> list[torch.Generator]:
 
 def noise(shape: tuple[int, ...], item_generators: list[torch.Generator], device: torch.device) -> torch.Tensor:
     """Float32 noise of shape (items, *shape), each item's from its own generator."""
-    return randn_tensor((len(item_generators), *shape), generator=item_generators, device=device, dtype=torch.float32)
+    drawn = randn_tensor((len(item_generators), *shape), generator=item_generators, dtype=torch.float32)
+    return to_device(drawn, device)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on its way from this process to the device, behind what is in its queue; nobody waits for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def per_item(values: Sequence[float], num_dims: int, device: torch.device) -> torch.Tensor:
     """A float32 value an item, shaped (items, 1, …) to multiply tensors of `num_dims` dimensions."""
-    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, *[1] * (num_dims - 1))
+    return to_device(torch.tensor(values, dtype=torch.float32), device).view(-1, *[1] * (num_dims - 1))
 
 
 def to_uint8(decoded: torch.Tensor) -> Rendered:
@@ -52,7 +58,7 @@ def to_uint8(decoded: torch.Tensor) -> Rendered:
     """
     is_finite = torch.isfinite(decoded).flatten(1).all(dim=1)
     frames = (decoded * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1).float()
-    return Rendered((frames * 255).round().to(torch.uint8), is_finite)
+    return Rendered((frames * 255).round().to(torch.uint8).contiguous(), is_finite)
 
 
 def load_pipeline(folder: Path, settings: Settings, device: str) -> Any:

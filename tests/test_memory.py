@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_models import request_for
 
-from actors import drawer, memory
+from actors import memory, watch
 from actors.drawer import Drawer, Outcome
 from actors.profile import Profile
 from models import registry
@@ -73,7 +73,7 @@ class Workshop:
         monkeypatch.setattr(memory, "available_bytes", lambda: device.available)
         monkeypatch.setattr(memory, "allocated_bytes", lambda: GIB)
         monkeypatch.setattr(memory, "peak_bytes", lambda: device.peak)
-        monkeypatch.setattr(drawer.ray, "get", lambda answer: answer)
+        monkeypatch.setattr(watch.ray, "get", lambda answer: answer)
         spec = SimpleNamespace(
             settings=settings,
             batch=batch,
@@ -88,7 +88,7 @@ class Workshop:
 
     def draw(self) -> list[Outcome]:
         requests = [request_for(f"prompt {seed}", seed, request_hash=str(seed)) for seed in range(NUM_ITEMS)]
-        return [outcome for outcomes in self._drawer.draw(requests) for outcome in outcomes]
+        return [outcome for outcomes in self._drawer.draw(requests) for outcome in outcomes.result()]
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""What an actor learns from its batches: how many items to draw at once, their pace, and when they count as hung."""
+
+import time
+from copy import deepcopy
+from threading import Lock
+
+from actors.batching import BatchSizer, Learned
+from actors.deadlines import Deadlines
+from actors.pace import Pace
+from actors.profile import Profile
+from manifests.schema import Shape
+
+
+class Experience:
+    """By shape of item; one thread may launch batches while another tells of those that are done."""
+
+    def __init__(self, sizer: BatchSizer, deadlines: Deadlines) -> None:
+        self._sizer, self._deadlines = sizer, deadlines
+        self._paces: dict[str, Pace] = {}
+        self._last_end = 0.0
+        self._lock = Lock()
+
+    def profile(self) -> Profile:
+        """What is worth keeping for the next run, of the shapes that were drawn."""
+        with self._lock:
+            paces = {shape: pace.seconds_per_item for shape, pace in self._paces.items()}
+            return Profile(
+                shapes={shape: deepcopy(self._sizer.learned(shape)) for shape in paces},
+                seconds_per_item={shape: seconds for shape, seconds in paces.items() if seconds is not None},
+            )
+
+    def of(self, shape: Shape) -> Learned:
+        """What is known of a shape; a copy."""
+        with self._lock:
+            return deepcopy(self._sizer.learned(str(shape)))
+
+    def size(self, shape: Shape, available_bytes: int | None) -> int:
+        """The size of the next batch; see `BatchSizer`."""
+        with self._lock:
+            return self._sizer.size(str(shape), available_bytes)
+
+    def deadline_seconds(self, shape: Shape, num_items: int) -> float:
+        """For a batch of so many items, or for reading their prompts."""
+        with self._lock:
+            return self._deadlines.seconds(shape, num_items)
+
+    def drew(self, shape: Shape, num_items: int, seconds: float, chunk_began: float, is_trial: bool) -> None:
+        """A batch is done since just now.
+
+        Args:
+            seconds: that the device spent on it.
+            chunk_began: by `time.perf_counter`.
+            is_trial: more was done than drawing.
+        """
+        now = time.perf_counter()
+        with self._lock:
+            self._sizer.finished(str(shape), num_items, None if is_trial else seconds)
+            self._deadlines.finished(shape, seconds / num_items)
+            pace = self._paces.setdefault(str(shape), Pace())
+            pace.drew(num_items, now - max(chunk_began, self._last_end), is_trial)
+            self._last_end = now
+
+    def took_memory(self, shape: Shape, num_items: int, peak_bytes: int) -> None:
+        """So many items, 0 for the weights alone, had so much of the device's memory at most."""
+        with self._lock:
+            self._sizer.finished(str(shape), num_items, None, peak_bytes)
+
+    def ran_out_of_memory(self, shape: Shape, num_items: int) -> bool:
+        """A batch of so many items did not fit; returns whether a smaller one can be tried."""
+        with self._lock:
+            return self._sizer.out_of_memory(str(shape), num_items)
+
+    def forbid(self, shape: Shape, num_items: int) -> None:
+        """Batches of this size and more would not give the reference's pixels."""
+        with self._lock:
+            self._sizer.forbid(str(shape), num_items)
