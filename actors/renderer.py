@@ -81,6 +81,8 @@ class Renderer:
         if self._began is not None:
             self._tell_of_work(self._began)
             self._spec.findings.learned.remote(self._spec.model_name, self._drawer.learned())
+        if self._spec.audit:
+            self._drawing.submit(self._audit).result()
 
     def _draw_chunk(self, requests: Sequence[Request], launched: "Queue[Outcomes | None]") -> None:
         """Put the outcomes of every batch as soon as it is launched, and None after the last."""
@@ -94,7 +96,6 @@ class Renderer:
                 launched.put(outcomes)
             if self._compilation is not None:
                 self._compilation.give()
-            self._audit()
         finally:
             launched.put(None)
 
@@ -126,8 +127,6 @@ class Renderer:
 
     def _audit(self) -> None:
         """Draw again what others drew, each item alone."""
-        if not self._spec.audit:
-            return
         for request in ray.get(self._spec.findings.take_audits.remote(self._spec.model_name, self._id)):
             for outcome in self._drawer.draw_alone(request):
                 ray.get(self._spec.findings.drawn_again.remote(request.request_hash, self._drawn(outcome)))

@@ -1,5 +1,6 @@
 """Shared by all tests: the checkpoints, one Ray cluster, and a way to run the command line."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,11 @@ SLOWEST = ("test_chaos.py", "test_s3.py", "test_submit.py", "test_poison.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes minutes, so that no process is left with it when the other has nothing to do any more."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
+def sabotaged_by(name: str) -> dict[str, str]:
+    """The environment in which every Python of this checkout imports the `sitecustomize.py` of a folder of tests."""
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / name), str(ROOT)])}
 
 
 @pytest.fixture(scope="session")

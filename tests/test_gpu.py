@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Rendermill
+from conftest import Rendermill, sabotaged_by
 from test_models import FAMILIES, draw, request_for
 
 from actors.environment import make_deterministic
@@ -45,7 +45,7 @@ def test_an_item_after_which_the_device_answers_nothing_is_a_failure_alone(tmp_p
     rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(12)]
     rows[5]["prompt"] = "an item that breaks the device"
     rendermill.manifest(rows)
-    finished = rendermill.run("generate", rendermill.write_job(), PYTHONPATH=str(ROOT / "tests" / "poison"))
+    finished = rendermill.run("generate", rendermill.write_job(), **sabotaged_by("poison"))
     assert finished.status == 3, finished
     assert "11 items finished, 1 failed, 0 rejected" in finished.out
     (failure,) = rendermill.table("failures")

@@ -1,6 +1,6 @@
 """Items that end or hang their process: they become failures, and every other item is drawn."""
 
-from conftest import ROOT, Rendermill
+from conftest import Rendermill, sabotaged_by
 
 POISON = {"raises": "ValueError", "segfaults": "WorkerDied", "exits": "WorkerDied", "hangs": "DeadlinePassed"}
 
@@ -12,7 +12,7 @@ def test_poison_costs_the_poisonous_items_alone(rendermill: Rendermill) -> None:
     for index, way in enumerate(POISON):
         rows[10 * index + 5]["prompt"] = f"an item that {way}"
     rendermill.manifest(rows)
-    finished = rendermill.run("generate", rendermill.write_job(), PYTHONPATH=str(ROOT / "tests" / "poison"))
+    finished = rendermill.run("generate", rendermill.write_job(), **sabotaged_by("poison"))
     assert finished.status == 3, finished
     assert "36 items finished, 4 failed, 0 rejected" in finished.out
     assert {row["id"] for row in rendermill.table("metadata")} == {r["id"] for r in rows if "that" not in r["prompt"]}

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Rendermill
+from conftest import ROOT, Rendermill, sabotaged_by
 
 from benchmarks.local_cluster import Cluster, ray_head, ray_node
 
@@ -74,7 +74,7 @@ def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, three_nodes:
     rows[NUM_IMAGES - 1]["prompt"] = "an image that hangs"
     rendermill.manifest(rows)
     job = rendermill.write_job(shared_disk=True)
-    poisoned = f"--runtime-env-json={json.dumps({'env_vars': {'PYTHONPATH': str(ROOT / 'tests' / 'poison')}})}"
+    poisoned = f"--runtime-env-json={json.dumps({'env_vars': sabotaged_by('poison')})}"
 
     command = readme_line("ray job submit --no-wait", job)
     submitted = ray(*command[:3], poisoned, *command[3:])

@@ -2,14 +2,14 @@
 
 import json
 
-from conftest import ROOT, Rendermill
+from conftest import Rendermill, sabotaged_by
 
 
 def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes", batch=2, reference_batch=2)
     rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(8)])
     job = rendermill.write_job(audit="100 %")
-    audited = rendermill.run("generate", job, PYTHONPATH=str(ROOT / "tests" / "broken_noise"))
+    audited = rendermill.run("generate", job, **sabotaged_by("broken_noise"))
     assert audited.status == 3, audited
     assert "audit: 8 of 8 chosen items were drawn twice, 8 came out different" in audited.out
     (run_file,) = (rendermill.output / "runs").glob("*.json")
