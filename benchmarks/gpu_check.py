@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,33 +167,47 @@ def check_speed(checkpoint: Path, rows: list[dict[str, Any]], compiled: bool) ->
     )
 
 
+def compiling_in(checkpoint: Path, name: str) -> dict[str, str]:
+    """The environment of a node that compiles into a folder of this name; a new name is a new node."""
+    return {"TORCHINDUCTOR_CACHE_DIR": str(checkpoint.parent / name)}
+
+
 def check_throughput(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
-    """From Parquet to PNGs and records, compiled, beside the bare loop; and how much of the time a kernel runs."""
+    """From Parquet to PNGs and records, compiled, beside the bare loop."""
     best = bare_loop(checkpoint, compiled=True, batch=16, num_batches=4)
-    folder = checkpoint.parent
+    drawn = run("throughput", checkpoint, rows, compiling_in(checkpoint, "one-node"))
+    print(
+        f"bare loop, compiled, batch 16: {best:.2f} img/s",
+        f"{len(drawn.pixels)} images from Parquet to PNGs: {drawn.rate:.2f} img/s, {drawn.rate / best:.1%}",
+        sep="\n",
+        flush=True,
+    )
 
-    def compiling_in(name: str) -> dict[str, str]:
-        return {"TORCHINDUCTOR_CACHE_DIR": str(folder / name)}
 
-    cold = run("cold", checkpoint, rows[:48], compiling_in("one-node"))
-    elsewhere = run("elsewhere", checkpoint, rows[:16], compiling_in("another-node"))
-    result = folder / "kernel-time.json"
-    num_batches = len(rows) // 32 - 4
-    warm = run("throughput", checkpoint, rows, compiling_in("one-node"))
+def check_kernel_time(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
+    """How much of the time between first and last batch a kernel runs, by the profiler, which slows the end."""
+    rows = rows[:256]
+    result, num_batches = checkpoint.parent / "kernel-time.json", len(rows) // 8 - 4
     measured = {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks" / "kernel_time"), os.environ.get("PYTHONPATH", "")]),
         "KERNEL_TIME_FILE": str(result),
         "KERNEL_TIME_FIRST": "3",
         "KERNEL_TIME_BATCHES": str(num_batches),
     }
-    run("kernel-time", checkpoint, rows[: len(rows) // 2], measured | compiling_in("one-node"))
+    run("kernel-time", checkpoint, rows, measured | compiling_in(checkpoint, "one-node"), batch=8)
+    found = result.read_text() if result.exists() else "nothing was measured"
+    print(f"within {num_batches} batches of 8: {found}", flush=True)
+
+
+def check_cold_start(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
+    """How long until the first batch: with nothing compiled, on another node, and again on the first."""
+    nodes = {"cold": "one-node", "elsewhere": "another-node", "warm": "one-node"}
+    drawn = {name: run(name, checkpoint, rows[:16], compiling_in(checkpoint, node)) for name, node in nodes.items()}
     print(
-        f"bare loop, compiled, batch 16: {best:.2f} img/s",
-        f"{len(warm.pixels)} images from Parquet to PNGs: {warm.rate:.2f} img/s, {warm.rate / best:.1%}",
-        f"first batch: {cold.seconds_to_first:.0f} s after the start; {elsewhere.seconds_to_first:.0f} s on another "
-        f"node with what the first compiled, {same(cold, elsewhere)}; {warm.seconds_to_first:.0f} s at the next run",
-        f"within {num_batches} batches of another run: {result.read_text() if result.exists() else 'nothing was measured'}",
-        sep="\n",
+        f"first batch: {drawn['cold'].seconds_to_first:.0f} s after the start; "
+        f"{drawn['elsewhere'].seconds_to_first:.0f} s on another node with what the first compiled, "
+        f"{same(drawn['cold'], drawn['elsewhere'])}; "
+        f"{drawn['warm'].seconds_to_first:.0f} s at the next run",
         flush=True,
     )
 
@@ -208,6 +223,7 @@ def check_fastest(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
 
 def check_shared(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
     """Two models on one GPU, with hardly more memory than both need."""
+    rows = rows[:96]
     halves = [row | {"model": "even" if number % 2 == 0 else "odd"} for number, row in enumerate(rows)]
     with taken(48 * 2**30):
         shared = run("shared", checkpoint, halves, models=("even", "odd"), compile=False, reference_batch=8)
@@ -218,6 +234,7 @@ def check_shared(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
 
 def check_memory(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
     """Most of the memory taken by another process: strict mode holds its reference or refuses, fast always finishes."""
+    rows = rows[:32]
     for gib in (24, 16):
         with taken(gib * 2**30):
             strict = run(f"strict-{gib}", checkpoint, rows, compile=False, reference_batch=8)
@@ -247,10 +264,23 @@ def check_wan_strict(checkpoint: Path) -> None:
     print(f"Wan, strict: {num_same} of 2 clips the same together and alone; sizes {json.dumps(sizes)}", flush=True)
 
 
+_SANA_CHECKS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
+    "eager": partial(check_speed, compiled=False),
+    "compiled": partial(check_speed, compiled=True),
+    "throughput": check_throughput,
+    "kernel-time": check_kernel_time,
+    "cold-start": check_cold_start,
+    "fastest": check_fastest,
+    "memory": check_memory,
+    "shared": check_shared,
+}
+_WAN_CHECKS = {"wan": check_wan, "wan-strict": check_wan_strict}
+
+
 def main() -> None:
-    """Print a table of settings."""
+    """Run the checks that were asked for, else all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    checks = ["eager", "compiled", "throughput", "fastest", "memory", "shared", "wan", "wan-strict"]
+    checks = [*_SANA_CHECKS, *_WAN_CHECKS]
     parser.add_argument("checks", nargs="*", choices=checks, default=checks)
     parser.add_argument("--num-images", type=int, default=128)
     given = parser.parse_args()
@@ -258,26 +288,16 @@ def main() -> None:
     rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(given.num_images)]
     with tempfile.TemporaryDirectory() as name:
         sana, wan = Path(name) / "sana", Path(name) / "wan"
-        if set(given.checks) - {"wan", "wan-strict"}:
+        if _SANA_CHECKS.keys() & set(given.checks):
             build_sana_1600m(sana)
-        if {"wan", "wan-strict"} & set(given.checks):
+        if _WAN_CHECKS.keys() & set(given.checks):
             build_wan_a14b(wan)
         torch.cuda.empty_cache()
         for check in given.checks:
-            if check == "memory":
-                check_memory(sana, rows[:32])
-            elif check == "wan":
-                check_wan(wan)
-            elif check == "wan-strict":
-                check_wan_strict(wan)
-            elif check == "throughput":
-                check_throughput(sana, rows)
-            elif check == "shared":
-                check_shared(sana, rows[:96])
-            elif check == "fastest":
-                check_fastest(sana, rows)
+            if check in _SANA_CHECKS:
+                _SANA_CHECKS[check](sana, rows)
             else:
-                check_speed(sana, rows, compiled=check == "compiled")
+                _WAN_CHECKS[check](wan)
 
 
 if __name__ == "__main__":
