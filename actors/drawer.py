@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import torch
 
 from actors import memory, metrics
@@ -37,7 +38,7 @@ class Outcome:
 
     Attributes:
         batch_size: items that were drawn together.
-        frames: raw uint8 bytes in order frame, row, column, RGB; None for a failure.
+        frames: uint8, (frames, height, width, 3), RGB; None for a failure.
     """
 
     request: Request
@@ -45,7 +46,7 @@ class Outcome:
     started_at: datetime
     seconds: float | None
     attempt: int
-    frames: bytes | None = None
+    frames: np.ndarray | None = None
     error_type: str | None = None
     error: str | None = None
 
@@ -224,7 +225,7 @@ class Drawer:
                 attempt=attempt,
             )
             if is_finite:
-                outcome.frames = frames.tobytes()
+                outcome.frames = frames
             else:
                 outcome.error_type = "NonFinite"
                 outcome.error = f"the render came out as NaN or infinity in {self._spec.settings.dtype}; try float32"

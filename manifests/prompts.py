@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -163,12 +163,22 @@ def row_as_json(row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Item:
-    """A valid row: its requests, one a sample, and what identifies it."""
+    """A valid row: its requests, one a sample, and what it says.
+
+    Attributes:
+        content: every column that is not null, the manifest's own columns normalized.
+        extra: the user's own columns.
+    """
 
     id: str
-    content_hash: bytes
     requests: list[Request]
+    content: dict[str, Any]
     extra: dict[str, Any]
+
+    @property
+    def content_hash(self) -> bytes:
+        """What tells two rows of one id apart; see `manifests.identity.content_hash`."""
+        return identity.content_hash(self.content)
 
 
 @dataclass(frozen=True)
@@ -191,38 +201,28 @@ class RowValidator:
         Raises:
             RowProblem: the row cannot be drawn; the message says why and what would be right.
         """
-        given: dict[str, Any] = {
-            "prompt": _text(row, "prompt"),
-            "id": _id(row),
-            "model": _text(row, "model"),
-            "negative_prompt": _text(row, "negative_prompt"),
-            "seed": _whole_number(row, "seed", minimum=0, maximum=MAX_SEED),
-            "num_samples": _whole_number(row, "num_samples", minimum=1, maximum=MAX_NUM_SAMPLES),
-            "width": _whole_number(row, "width", minimum=1, maximum=2**31 - 1),
-            "height": _whole_number(row, "height", minimum=1, maximum=2**31 - 1),
-            "num_frames": _whole_number(row, "num_frames", minimum=1, maximum=2**31 - 1),
-            "fps": _number(row, "fps"),
-            "num_inference_steps": _whole_number(row, "num_inference_steps", minimum=1, maximum=2**31 - 1),
-            "guidance_scale": _number(row, "guidance_scale"),
-            "guidance_scale_2": _number(row, "guidance_scale_2"),
-        }
-        extra = {name: value for name, value in row.items() if name not in given}
-        content_hash = identity.content_hash(given | extra)
-        item_id = given.pop("id") or content_hash.hex()
+        given, extra = {}, {}
+        for name, value in row.items():
+            read = _READERS.get(name)
+            if read is None:
+                extra[name] = value
+            elif value is not None:
+                given[name] = read(name, value)
+        content = given | extra
 
-        prompt, seed = given.pop("prompt"), given.pop("seed")
-        if prompt is None or not prompt.strip():
+        item_id = given.pop("id", None) or identity.content_hash(content).hex()
+        prompt, seed = given.pop("prompt", ""), given.pop("seed", None)
+        if not prompt.strip():
             raise RowProblem("prompt: empty; every row needs a text to draw")
-        num_samples = given.pop("num_samples") or 1
+        num_samples = given.pop("num_samples", 1)
         if seed is not None and seed + num_samples - 1 > MAX_SEED:
             raise RowProblem(f"seed: {seed} with {num_samples} samples would pass 2^63-1, the largest seed")
-        model = self._model(given.pop("model"))
+        model = self._model(given.pop("model", None))
         contract = self.models[model]
-        # what the row leaves open; whatever still is open then (a second guidance, fps of an image) stays null
-        drawn = dict(contract.defaults) | {name: value for name, value in given.items() if value is not None}
-        drawn["negative_prompt"] = drawn.get("negative_prompt") or None
-        shape: dict[str, Any] = {name: drawn.get(name) for name in given}
-        problem = contract.rules.problem(**{name: shape[name] for name in shape if name != "guidance_scale"})
+        # what neither row nor job file says (a second guidance, fps of an image) stays null
+        drawn: dict[str, Any] = {**_OPEN, **contract.defaults, **given}
+        drawn["negative_prompt"] = drawn["negative_prompt"] or None
+        problem = contract.rules.problem(**{name: drawn[name] for name in _JUDGED})
         if problem:
             raise RowProblem(problem)
 
@@ -234,10 +234,10 @@ class RowValidator:
                 "model": model,
                 "prompt": prompt,
                 "seed": identity.sample_seed(self.job_seed, item_id, sample_index, seed),
-                **shape,
+                **drawn,
             }
             requests.append(Request(**fields, request_hash=identity.request_hash(fields, contract.settings_hash)))
-        return Item(item_id, content_hash, requests, extra)
+        return Item(item_id, requests, content, extra)
 
     def _model(self, name: str | None) -> str:
         name = name or self.default_model
@@ -248,42 +248,60 @@ class RowValidator:
         return name
 
 
-def _text(row: Mapping[str, Any], name: str) -> str | None:
-    value = row.get(name)
-    if value is None or isinstance(value, str):
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
         return value
     raise RowProblem(f"{name}: expected text, got {value!r} ({type(value).__name__})")
 
 
-def _id(row: Mapping[str, Any]) -> str | None:
-    value = row.get("id")
+def _id(name: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _text(row, "id") or None
+    return _text(name, value)
 
 
-def _whole_number(row: Mapping[str, Any], name: str, minimum: int, maximum: int) -> int | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        if abs(value) > 2**53:
-            raise RowProblem(f"{name}: {value!r} is too large to be exact in a floating-point column; use int64")
-        value = int(value)  # pandas writes a whole-number column with nulls as floats
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise RowProblem(f"{name}: expected a whole number, got {value!r} ({type(value).__name__})")
-    if not minimum <= value <= maximum:
-        limit = re.sub(r"^9223372036854775807$", "2^63-1", str(maximum))
-        raise RowProblem(f"{name}: {value} is outside {minimum} … {limit}")
-    return value
+def _whole_number(minimum: int, maximum: int) -> Callable[[str, Any], int]:
+    limits = re.sub("9223372036854775807$", "2^63-1", f"{minimum} … {maximum}")
+
+    def read(name: str, value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            if abs(value) > 2**53:
+                raise RowProblem(f"{name}: {value!r} is too large to be exact in a floating-point column; use int64")
+            value = int(value)  # pandas writes a whole-number column with nulls as floats
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise RowProblem(f"{name}: expected a whole number, got {value!r} ({type(value).__name__})")
+        if not minimum <= value <= maximum:
+            raise RowProblem(f"{name}: {value} is outside {limits}")
+        return value
+
+    return read
 
 
-def _number(row: Mapping[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is None:
-        return None
+def _number(name: str, value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise RowProblem(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
     if not math.isfinite(value):
         raise RowProblem(f"{name}: {value} is not a finite number")
     return float(value)
+
+
+_COUNT = _whole_number(1, 2**31 - 1)
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
+    "prompt": _text,
+    "id": _id,
+    "model": _text,
+    "negative_prompt": _text,
+    "seed": _whole_number(0, MAX_SEED),
+    "num_samples": _whole_number(1, MAX_NUM_SAMPLES),
+    "width": _COUNT,
+    "height": _COUNT,
+    "num_frames": _COUNT,
+    "fps": _number,
+    "num_inference_steps": _COUNT,
+    "guidance_scale": _number,
+    "guidance_scale_2": _number,
+}
+"""How the manifest's columns are read, of values that are not null; in `schema.MANIFEST_COLUMNS` they are explained."""
+_OPEN = dict.fromkeys(_READERS.keys() - {"prompt", "id", "model", "seed", "num_samples"})
+"""What a row may leave to the job file."""
+_JUDGED = [name for name in _OPEN if name != "guidance_scale"]
