@@ -165,7 +165,7 @@ def _as_binary(frames: Sequence[np.ndarray | None]) -> pa.LargeBinaryArray:
     sizes = [0 if pixels is None else pixels.size for pixels in frames]
     drawn = [pixels.reshape(-1) for pixels in frames if pixels is not None]
     offsets = np.cumsum([0, *sizes], dtype=np.int64)
-    is_drawn = pa.array([pixels is not None for pixels in frames])
+    is_drawn = pa.array([pixels is not None for pixels in frames], pa.bool_())
     data = np.concatenate([np.empty(0, np.uint8), *drawn])
     buffers = [is_drawn.buffers()[1], pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(frames), buffers)

@@ -188,4 +188,6 @@ class _Renderer:
 
 def _sorted_table(requests: list[tuple[Request, dict[str, Any]]], schema: pa.Schema) -> pa.Table:
     requests.sort(key=lambda pair: pair[0].shape)
-    return pa.Table.from_pylist([extra | request.as_row() for request, extra in requests], schema)
+    columns = {column.name: [getattr(request, column.name) for request, _ in requests] for column in REQUEST_COLUMNS}
+    columns |= {name: [extra.get(name) for _, extra in requests] for name in schema.names[len(REQUEST_COLUMNS) :]}
+    return pa.table(columns, schema)

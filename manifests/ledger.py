@@ -6,8 +6,9 @@ parts; a crash between any two steps leaves files from which the next run goes o
 
 import json
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
-from manifests.hash_set import HASH, hashes_of_hex
+from manifests.hash_set import HASH, as_numpy, hashes_of_hex
 from manifests.identity import item_key
 from manifests.output_format import read_format, write_format
 from manifests.schema import RECORD_COLUMNS, arrow_schema, receipt_schema
@@ -25,6 +26,48 @@ from manifests.storage import Folder, first_contact, parquet_bytes
 _NUM_IO_THREADS = 8
 _NUM_ROWS_PER_PART = 20_000
 _PART_INDEX = pa.schema([("key", HASH), ("request_hash", HASH), ("part", pa.int32()), ("origin", pa.int16())])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Receipts, records or failures, and their keys, which take long to compute.
+
+    Attributes:
+        keys: of the rows (`identity.item_key`), 16-byte binary.
+    """
+
+    table: pa.Table
+    keys: pa.ChunkedArray
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "_Rows":
+        """Rows whose keys are not known yet."""
+        return cls(table, pa.chunked_array([item_keys(table)]))
+
+    @classmethod
+    def concat(cls, parts: "Sequence[_Rows]") -> "_Rows":
+        """All of them, in order."""
+        keys = pa.chunked_array([chunk for part in parts for chunk in part.keys.chunks], HASH)
+        return cls(pa.concat_tables([part.table for part in parts]), keys)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def filter(self, mask: pa.ChunkedArray) -> "_Rows":
+        """Those for which the mask is true."""
+        return _Rows(self.table.filter(mask), self.keys.filter(mask))
+
+    def slice(self, start: int, length: int | None = None) -> "_Rows":
+        """So many from a place on; None: all that follow."""
+        return _Rows(self.table.slice(start, length), self.keys.slice(start, length))
+
+    def take(self, positions: pa.Array) -> "_Rows":
+        """Those in these positions."""
+        return _Rows(self.table.take(positions), self.keys.take(positions))
+
+    def select(self, names: list[str]) -> "_Rows":
+        """With these columns alone."""
+        return _Rows(self.table.select(names), self.keys)
 
 
 class Origin(NamedTuple):
@@ -56,8 +99,8 @@ class Ledger:
         self._num_files = {layout.METADATA: 0, layout.FAILURES: 0, layout.PENDING: 0}
         self.extra = self._settle_format(extra, media_layout)
         self._schemas = _schemas(self.extra)
-        self._unflushed: list[pa.Table] = []
-        self._pending: list[pa.Table] = []
+        self._unflushed: list[_Rows] = []
+        self._pending: list[_Rows] = []
         self._pending_files: list[str] = []
         self._stale_media: set[str] = set()
         self._stale_media_files: list[str] = []
@@ -101,12 +144,12 @@ class Ledger:
     @property
     def num_pending(self) -> int:
         """Receipts that are not yet in a part."""
-        return sum(table.num_rows for table in (*self._pending, *self._unflushed))
+        return sum(map(len, (*self._pending, *self._unflushed)))
 
     def add(self, receipts: pa.Table) -> None:
         """Take receipts (`schema.receipt_schema`) from the pipeline. Nothing is stored until `flush`."""
         schema = self._schemas[layout.FAILURES]
-        self._unflushed.append(receipts.select(schema.names).cast(schema))
+        self._unflushed.append(_Rows.of(receipts.select(schema.names).cast(schema)))
 
     def doubt(self, receipts: pa.Table) -> None:
         """Take note, before the next flush, of receipts whose items others have brought: their shards hold doubles."""
@@ -117,9 +160,9 @@ class Ledger:
         """Store what was added since the last flush as one file in `_pending/`."""
         if not self._unflushed:
             return
-        receipts = pa.concat_tables(self._unflushed)
+        receipts = _Rows.concat(self._unflushed)
         name = layout.pending(self._run_id, self._next_number(layout.PENDING))
-        self._folder.write(name, parquet_bytes(receipts))
+        self._folder.write(name, parquet_bytes(receipts.table))
         self._pending_files.append(name)
         self._pending.append(receipts)
         self._unflushed = []
@@ -132,14 +175,16 @@ class Ledger:
         """
         self.flush()
         if self._pending:
-            receipts = _one_of_each(pa.concat_tables(self._pending))
-            is_record = pc.is_null(receipts["error_type"])
-            records = receipts.filter(is_record)
-            self._note_stale_media(self._replaced_media(records))
-            self._replace(layout.METADATA, records.select(self._schemas[layout.METADATA].names))
+            receipts = _one_of_each(_Rows.concat(self._pending))
+            is_record = pc.is_null(receipts.table["error_type"])
+            records = receipts.filter(is_record).select(self._schemas[layout.METADATA].names)
+            held = self._held(layout.METADATA, records)
+            self._note_stale_media(self._replaced_media(records, held))
+            self._replace(layout.METADATA, records, held)
             failures = receipts.filter(pc.invert(is_record))
-            is_drawn = pc.is_in(request_hashes(failures), self.finished().combine_chunks())
-            self._replace(layout.FAILURES, failures.filter(pc.invert(is_drawn)))
+            is_drawn = pc.is_in(request_hashes(failures.table), self.finished().combine_chunks())
+            failures = failures.filter(pc.invert(is_drawn))
+            self._replace(layout.FAILURES, failures, self._held(layout.FAILURES, failures))
             self._forget_failures(records)
         if not self._has_shards:
             self._folder.delete(self._stale_media)
@@ -178,7 +223,9 @@ class Ledger:
 
         def read(number: int) -> pa.Table:
             columns = ["id", "sample_index", "request_hash", *Origin._fields]
-            return self._index_entries(self._folder.read_table(names[number], columns, Origin._fields), number)
+            return self._index_entries(
+                _Rows.of(self._folder.read_table(names[number], columns, Origin._fields)), number
+            )
 
         with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
             entries = list(threads.map(read, range(len(names))))
@@ -195,18 +242,22 @@ class Ledger:
                 self._stale_media.update(json.loads(self._folder.read(name) or b"[]"))
             else:
                 self._pending_files.append(name)
-                self._pending.append(self._folder.read_table(name).cast(self._schemas[layout.FAILURES]))
+                receipts = self._folder.read_table(name).cast(self._schemas[layout.FAILURES])
+                self._pending.append(_Rows.of(receipts))
         self.roll_up()
 
-    def _replaced_media(self, records: pa.Table) -> set[str]:
+    def _held(self, kind: str, rows: _Rows) -> pa.Table:
+        """The index entries of the items of these rows that a part holds already."""
+        index = self._index[kind]
+        return index.filter(pc.is_in(index["key"], rows.keys.combine_chunks()))
+
+    def _replaced_media(self, records: _Rows, held: pa.Table) -> set[str]:
         """The media of the records that these ones replace."""
-        index, keys = self._index[layout.METADATA], item_keys(records)
-        is_replaced = pc.is_in(index["key"], keys)
         replaced: set[str] = set()
-        for number in index["part"].filter(is_replaced).unique().to_pylist():
+        for number in held["part"].unique().to_pylist():
             old = self._read_part(layout.METADATA, number)
-            replaced.update(old["path"].filter(pc.is_in(item_keys(old), keys)).to_pylist())
-        return replaced.difference(records["path"].to_pylist())
+            replaced.update(old.filter(pc.is_in(old.keys, records.keys.combine_chunks())).table["path"].to_pylist())
+        return replaced.difference(records.table["path"].to_pylist())
 
     def _note_stale_media(self, media: Collection[str]) -> None:
         """Write down media before a record that makes them stale is written."""
@@ -217,52 +268,47 @@ class Ledger:
         self._stale_media_files.append(name)
         self._stale_media.update(media)
 
-    def _replace(self, kind: str, rows: pa.Table) -> None:
+    def _replace(self, kind: str, rows: _Rows, held: pa.Table) -> None:
         """Write rows into parts, each in the place of its item's older row, the others where there is room."""
-        index, keys = self._index[kind], item_keys(rows)
-        changed_parts = index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist()
-        is_new = pc.invert(pc.is_in(keys, index["key"].combine_chunks()))
-        for number in changed_parts:
+        is_held = pc.is_in(rows.keys, held["key"].combine_chunks())
+        for number in held["part"].unique().to_pylist():
             old = self._read_part(kind, number)
-            old_keys = item_keys(old)
-            arrivals = rows.filter(pc.is_in(keys, old_keys))
-            self._write_part(
-                kind, number, pa.concat_tables([old.filter(pc.invert(pc.is_in(old_keys, keys))), arrivals])
-            )
-        self._append(kind, rows.filter(is_new))
+            stays = old.filter(pc.invert(pc.is_in(old.keys, rows.keys.combine_chunks())))
+            arrives = rows.filter(pc.is_in(rows.keys, old.keys.combine_chunks()))
+            self._write_part(kind, number, _Rows.concat([stays, arrives]))
+        self._append(kind, rows.filter(pc.invert(is_held)))
 
-    def _append(self, kind: str, rows: pa.Table) -> None:
+    def _append(self, kind: str, rows: _Rows) -> None:
         """Write new items' rows: fill up the last part, then begin others."""
         last = len(self._part_names[kind]) - 1
         num_in_last = pc.sum(pc.equal(self._index[kind]["part"], last)).as_py() or 0
         room = _NUM_ROWS_PER_PART - num_in_last if last >= 0 else 0
-        if rows.num_rows and room > 0:
-            self._write_part(kind, last, pa.concat_tables([self._read_part(kind, last), rows.slice(0, room)]))
+        if len(rows) and room > 0:
+            self._write_part(kind, last, _Rows.concat([self._read_part(kind, last), rows.slice(0, room)]))
             rows = rows.slice(room)
-        for start in range(0, rows.num_rows, _NUM_ROWS_PER_PART):
+        for start in range(0, len(rows), _NUM_ROWS_PER_PART):
             self._part_names[kind].append(layout.part(kind, self._run_id, self._next_number(kind)))
             self._write_part(kind, len(self._part_names[kind]) - 1, rows.slice(start, _NUM_ROWS_PER_PART))
 
-    def _forget_failures(self, records: pa.Table) -> None:
+    def _forget_failures(self, records: _Rows) -> None:
         """Take items that now have a record out of `failures/`."""
-        index, keys = self._index[layout.FAILURES], item_keys(records)
-        for number in index["part"].filter(pc.is_in(index["key"], keys)).unique().to_pylist():
+        for number in self._held(layout.FAILURES, records)["part"].unique().to_pylist():
             old = self._read_part(layout.FAILURES, number)
-            self._write_part(layout.FAILURES, number, old.filter(pc.invert(pc.is_in(item_keys(old), keys))))
+            is_drawn = pc.is_in(old.keys, records.keys.combine_chunks())
+            self._write_part(layout.FAILURES, number, old.filter(pc.invert(is_drawn)))
 
-    def _read_part(self, kind: str, number: int) -> pa.Table:
-        return self._folder.read_table(self._part_names[kind][number])
+    def _read_part(self, kind: str, number: int) -> _Rows:
+        return _Rows.of(self._folder.read_table(self._part_names[kind][number]))
 
-    def _write_part(self, kind: str, number: int, rows: pa.Table) -> None:
-        self._folder.write(self._part_names[kind][number], parquet_bytes(rows))
+    def _write_part(self, kind: str, number: int, rows: _Rows) -> None:
+        self._folder.write(self._part_names[kind][number], parquet_bytes(rows.table))
         others = self._index[kind].filter(pc.not_equal(self._index[kind]["part"], number))
         self._index[kind] = pa.concat_tables([others, self._index_entries(rows, number)]).combine_chunks()
 
-    def _index_entries(self, table: pa.Table, part: int) -> pa.Table:
-        part_column = pa.array(np.full(table.num_rows, part, np.int32))
-        return pa.table(
-            [item_keys(table), request_hashes(table), part_column, self._origin_numbers(table)], _PART_INDEX
-        )
+    def _index_entries(self, rows: _Rows, part: int) -> pa.Table:
+        part_column = pa.array(np.full(len(rows), part, np.int32))
+        hashes, origins = request_hashes(rows.table), self._origin_numbers(rows.table)
+        return pa.table([rows.keys, hashes, part_column, origins], _PART_INDEX)
 
     def _origin_numbers(self, table: pa.Table) -> pa.Array:
         """For every row, the number under which `_origins` has where it was made."""
@@ -295,14 +341,13 @@ def request_hashes(table: pa.Table) -> pa.Array:
     return hashes_of_hex(table["request_hash"].to_pylist())
 
 
-def _one_of_each(receipts: pa.Table) -> pa.Table:
+def _one_of_each(receipts: _Rows) -> _Rows:
     """One receipt an item, the last, and a record rather than a failure.
 
     A block that Ray runs again sends its receipts again.
     """
-    positions: dict[bytes, int] = {}
-    is_record = pc.is_null(receipts["error_type"]).to_pylist()
-    for position, key in enumerate(item_keys(receipts).to_pylist()):
-        if is_record[position] or not is_record[positions.get(key, position)]:
-            positions[key] = position
-    return receipts if len(positions) == receipts.num_rows else receipts.take(sorted(positions.values()))
+    keys, is_record = as_numpy(receipts.keys), pc.is_null(receipts.table["error_type"]).to_numpy()
+    order = np.lexsort([is_record, keys])  # by key, failures first; stable
+    is_last = np.ones(len(keys), bool)
+    is_last[:-1] = keys[order][1:] != keys[order][:-1]
+    return receipts if is_last.all() else receipts.take(pa.array(np.sort(order[is_last])))

@@ -178,10 +178,6 @@ class Request:
         """The request in a row of a table with `REQUEST_COLUMNS` (and perhaps others)."""
         return cls(**{column.name: row[column.name] for column in REQUEST_COLUMNS})
 
-    def as_row(self) -> dict[str, Any]:
-        """The request as a row with `REQUEST_COLUMNS`."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
 
 class Rules(Protocol):
     """What a model can draw. `models.base.Rules` is one; manifests and models do not know each other."""
