@@ -57,10 +57,13 @@ def test_batches_alone_serve_where_no_pace_is_known_and_nothing_is_made_up() -> 
 
 
 def test_a_job_takes_as_long_as_its_slowest_model_or_as_all_its_devices() -> None:
-    images = ModelWork(seconds=8000, start_up_seconds=60, num_actors=8, device="GPU", num_devices=1)
-    videos = ModelWork(seconds=4000, start_up_seconds=100, num_actors=2, device="GPU", num_devices=1)
+    images = ModelWork(seconds=8000, start_up_seconds=60, num_actors=8, num_gpus=1, num_cpus=1)
+    videos = ModelWork(seconds=4000, start_up_seconds=100, num_actors=2, num_gpus=1, num_cpus=1)
     assert seconds_of_job([images, videos], {"GPU": 100, "CPU": 8}) == 2100
     assert seconds_of_job([images, videos], {"GPU": 4, "CPU": 8}) == 3000, "they share four GPUs"
+    on_cpus = ModelWork(seconds=800, start_up_seconds=10, num_actors=4, num_gpus=0, num_cpus=0.5)
+    assert seconds_of_job([on_cpus], {"GPU": 4, "CPU": 8}) == 210
+    assert seconds_of_job([on_cpus], {"GPU": 4, "CPU": 2}) == 400, "each computes, whatever it reserves"
     assert seconds_of_job([], {"CPU": 8}) == 0
 
 
