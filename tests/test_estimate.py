@@ -6,7 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.batching import Learned
+from actors.batching import BatchSizer, Learned
+from actors.deadlines import Deadlines
+from actors.experience import Experience
 from actors.findings import Findings
 from actors.pace import Pace
 from actors.profile import FirstBatch, Profile, ProfileStore
@@ -94,6 +96,14 @@ def test_the_pace_is_that_of_batches_as_a_later_run_draws_them(
         pace.drew(num_items, seconds, is_trial=False)
     pace.drew(size, 100.0, is_trial=True)
     assert pace.seconds_per_item(size) == seconds_per_item
+
+
+def test_a_pace_counts_what_is_between_batches_and_not_what_is_between_chunks() -> None:
+    ends = iter([3.0, 5.0, 9.0])
+    experience = Experience(BatchSizer(fixed=2), Deadlines(None, is_compiled=False), lambda: next(ends))
+    for chunk_began in (0.0, 0.0, 8.0):
+        experience.drew(IMAGE, 2, seconds=0.5, chunk_began=chunk_began, is_trial=False)
+    assert experience.profile().seconds_per_item == {str(IMAGE): (2.0 + 1.0) / 4}
 
 
 def test_start_up_ends_where_the_first_batch_begins_to_go_at_its_pace(tmp_path: Path) -> None:
