@@ -1,7 +1,6 @@
 """Draws requests of one shape batch by batch: at the size that pays, in the memory there is, whatever one item does."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,7 +16,7 @@ from actors import memory, metrics
 from actors.batching import MEMORY_MARGIN, BatchSizer
 from actors.deadlines import Deadlines
 from actors.experience import Experience
-from actors.flight import Flight, Stopwatch, launch
+from actors.flight import Flight, Stopwatch, launch, pace_clock
 from actors.profile import Profile
 from actors.spec import RendererSpec
 from actors.watch import Watch, Watched
@@ -80,7 +79,7 @@ class Drawer:
         )
         for shape, learned in known.shapes.items():
             sizer.start_from(shape, learned)
-        self._experience = Experience(sizer, Deadlines(spec.deadline_seconds, spec.settings.compile))
+        self._experience = Experience(sizer, Deadlines(spec.deadline_seconds, spec.settings.compile), pace_clock)
         for name, batches in model.stages.items():
             batches.sizes |= known.proven.get(name, {})
             batches.refuted |= known.refuted.get(name, {})
@@ -106,7 +105,7 @@ class Drawer:
         Yields:
             The outcomes of a batch, as soon as it is launched.
         """
-        began = time.perf_counter()
+        began = pace_clock()
         try:
             with self._watched(requests):
                 embeddings = self._encode(requests)
@@ -175,7 +174,7 @@ class Drawer:
         """Start drawing a batch, while at most one other is on its way.
 
         Args:
-            began: when its chunk began, by `time.perf_counter`.
+            began: when its chunk began, by `pace_clock`.
         """
         while len(self._launched) >= _NUM_LAUNCHED:
             wait([self._launched.popleft()])

@@ -1,6 +1,6 @@
 """What an actor learns from its batches: how many items to draw at once, their pace, and when they count as hung."""
 
-import time
+from collections.abc import Callable
 from copy import deepcopy
 from threading import Lock
 
@@ -12,10 +12,14 @@ from manifests.schema import Shape
 
 
 class Experience:
-    """By shape of item; one thread may launch batches while another tells of those that are done."""
+    """By shape of item; one thread may launch batches while another tells of those that are done.
 
-    def __init__(self, sizer: BatchSizer, deadlines: Deadlines) -> None:
-        self._sizer, self._deadlines = sizer, deadlines
+    Args:
+        clock: tells the seconds of paces.
+    """
+
+    def __init__(self, sizer: BatchSizer, deadlines: Deadlines, clock: Callable[[], float]) -> None:
+        self._sizer, self._deadlines, self._clock = sizer, deadlines, clock
         self._paces: dict[str, Pace] = {}
         self._last_end = 0.0
         self._lock = Lock()
@@ -23,9 +27,10 @@ class Experience:
     def profile(self) -> Profile:
         """What is worth keeping for the next run, of the shapes that were drawn."""
         with self._lock:
-            paces = {shape: pace.seconds_per_item for shape, pace in self._paces.items()}
+            learned = {shape: deepcopy(self._sizer.learned(shape)) for shape in self._paces}
+            paces = {shape: pace.seconds_per_item(learned[shape].size) for shape, pace in self._paces.items()}
             return Profile(
-                shapes={shape: deepcopy(self._sizer.learned(shape)) for shape in paces},
+                shapes=learned,
                 seconds_per_item={shape: seconds for shape, seconds in paces.items() if seconds is not None},
             )
 
@@ -49,10 +54,10 @@ class Experience:
 
         Args:
             seconds: that the device spent on it.
-            chunk_began: by `time.perf_counter`.
+            chunk_began: by the clock.
             is_trial: more was done than drawing.
         """
-        now = time.perf_counter()
+        now = self._clock()
         with self._lock:
             self._sizer.finished(str(shape), num_items, None if is_trial else seconds)
             self._deadlines.finished(shape, seconds / num_items)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.audit import Audits, Drawn
-from actors.profile import Profile, ProfileStore
+from actors.profile import FirstBatch, Profile, ProfileStore
 from manifests.schema import Request
 from manifests.storage import Folder
 
@@ -59,10 +59,12 @@ class Findings:
         """Of the seconds since its first chunk, a renderer worked for so many."""
         self._at_work.setdefault(model, {})[renderer] = (seconds_at_work, seconds)
 
-    def stored(self, model: str, start_up_seconds: float, bytes_per_item: dict[str, float]) -> None:
-        """What the driver saw of a model: how long until its first item, and the size of its files by shape."""
+    def stored(self, model: str, first: FirstBatch, bytes_per_item: dict[str, float]) -> None:
+        """What the driver saw of a model: its first batch, and the size of its files by shape."""
         if model in self._profiles:
-            self._profiles[model].merge(Profile(start_up_seconds=start_up_seconds, bytes_per_item=bytes_per_item))
+            profile = self._profiles[model]
+            start_up_seconds = first.seconds - first.num_items * profile.seconds_per_item.get(first.shape, 0.0)
+            profile.merge(Profile(start_up_seconds=start_up_seconds, bytes_per_item=bytes_per_item))
 
     def note(self, model: str, words: str) -> None:
         """Something worth telling happened, such as memory that ran out."""

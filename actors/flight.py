@@ -9,6 +9,14 @@ import torch
 from models.base import Rendered
 
 
+def pace_clock() -> float:
+    """The seconds that paces are told in: on a GPU those that pass, on a CPU those that this process computes.
+
+    How long it waits for a core depends on what else the machine does, and would be another in another job.
+    """
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
 class Stopwatch:
     """Takes the time between two points of the device's queue, or without a GPU between two calls."""
 

@@ -22,9 +22,11 @@ class Profile:
         shapes: by shape of item.
         proven: by stage and the shape of its inputs, sizes that give the reference's bits.
         refuted: the same, sizes that do not.
-        seconds_per_item: by shape of item, the time of its actor that an item took at last, everything included.
+        seconds_per_item: by shape of item, the time of its actor that an item took at last, everything included
+            (`actors.flight.pace_clock`).
         bytes_per_item: by shape of item, of the media file.
-        start_up_seconds: from the beginning of drawing to a model's first stored item; None: not known.
+        start_up_seconds: from the beginning of drawing to the end of a model's first batch, without what its items take
+            at their pace; None: not known.
     """
 
     shapes: dict[str, Learned] = field(default_factory=dict)
@@ -46,6 +48,19 @@ class Profile:
         self.seconds_per_item |= other.seconds_per_item
         self.bytes_per_item |= other.bytes_per_item
         self.start_up_seconds = other.start_up_seconds or self.start_up_seconds
+
+
+@dataclass(frozen=True)
+class FirstBatch:
+    """The first that was drawn of a model.
+
+    Attributes:
+        seconds: from the beginning of drawing to its end.
+    """
+
+    shape: str
+    num_items: int
+    seconds: float
 
 
 class ProfileStore:

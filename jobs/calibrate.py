@@ -1,7 +1,7 @@
 """Draws a few items of every shape and drops them; what is left is a profile, for `plan` and for runs."""
 
-import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import ray
@@ -39,7 +39,7 @@ def calibrate(
     for name, model in models.items():
         if not plan.num_to_do[name]:
             continue
-        config, began = job.models[name], time.monotonic()
+        config, began = job.models[name], datetime.now(UTC)
         num_samples = _NUM_BATCHES * (config.fixed_batch or model.settings.reference_batch or 1)
         pipeline = ModelPipeline(
             spec=desk.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
@@ -60,5 +60,6 @@ def calibrate(
             pipeline.encoded(drawn).drop_columns(["media"]).iter_batches(batch_size=None, batch_format="pyarrow")
         ):
             files.add(encoded)
-        desk.findings.stored.remote(name, files.seconds_to_first, files.bytes_per_item)
+        if files.first is not None:
+            desk.findings.stored.remote(name, files.first, files.bytes_per_item)
     ray.get(desk.findings.report.remote())

@@ -66,17 +66,27 @@ class ModelWork:
 
     Attributes:
         seconds: that its items take one actor.
-        start_up_seconds: until its first item.
+        start_up_seconds: until its items go at their pace.
         num_actors: as many as it may have.
-        device: `GPU`, or `CPU` without one.
-        num_devices: that an actor takes.
+        num_gpus: per actor.
+        num_cpus: per actor.
     """
 
     seconds: float
     start_up_seconds: float
     num_actors: int
-    device: str
-    num_devices: float
+    num_gpus: float
+    num_cpus: float
+
+    @property
+    def device(self) -> str:
+        """What its actors draw on: `GPU` or `CPU`."""
+        return "GPU" if self.num_gpus else "CPU"
+
+    @property
+    def num_devices(self) -> float:
+        """That an actor takes: on a CPU a core at least, however little of one its pool reserves."""
+        return self.num_gpus or max(1.0, self.num_cpus)
 
     @property
     def device_seconds(self) -> float:

@@ -173,6 +173,6 @@ def _model_work(
         seconds=sum(known),
         start_up_seconds=start_up_seconds if num_items else 0.0,
         num_actors=max(1, min(num_actors, num_items)),
-        device="GPU" if num_gpus else "CPU",
-        num_devices=num_gpus or num_cpus,
+        num_gpus=num_gpus,
+        num_cpus=num_cpus,
     )

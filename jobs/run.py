@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -79,7 +80,7 @@ class Run:
         self._last_flush = self._last_roll_up = self._last_report = self._started
         self._last_receipts = dict.fromkeys(plan.num_to_do, self._started)
         self._rates = {model: Rate() for model in plan.num_to_do}
-        self._stored = {model: StoredFiles(self._started) for model in plan.num_to_do}
+        self._stored = {model: StoredFiles(datetime.now(UTC)) for model in plan.num_to_do}
 
     def draw(self, lease: Lease) -> int:
         """Draw what is outstanding, commit it, print the summary; returns the exit status."""
@@ -230,8 +231,8 @@ class Run:
     def _ask_what_was_found(self) -> None:
         """Take what the renderers found out so far, if it can be had: no run should end ill for it."""
         for model, stored in self._stored.items():
-            if stored.bytes_per_item:
-                self._desk.findings.stored.remote(model, stored.seconds_to_first, stored.bytes_per_item)
+            if stored.first is not None:
+                self._desk.findings.stored.remote(model, stored.first, stored.bytes_per_item)
         try:
             self._found = ray.get(self._desk.findings.report.remote(), timeout=_SECONDS_FOR_FINDINGS)
         except (RayError, OSError) as error:

@@ -1,11 +1,13 @@
-"""What the driver sees of one model's files, for estimates of later runs: when the first came, and their sizes."""
+"""What the driver sees of one model's files, for estimates of later runs: its first batch, and their sizes."""
 
-import time
 from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.profile import FirstBatch
 from manifests.schema import Shape
 
 _SHAPE = ("width", "height", "num_frames", "num_inference_steps", "is_guided")
@@ -15,17 +17,17 @@ class StoredFiles:
     """Counts the files of a model's receipts.
 
     Args:
-        began: when drawing began, by `time.monotonic`.
+        began: when drawing began.
 
     Attributes:
-        seconds_to_first: from then to the first receipts.
+        first: the batch that was done first, of those seen; None: no file was stored.
     """
 
-    def __init__(self, began: float) -> None:
+    def __init__(self, began: datetime) -> None:
         self._began = began
         self._num_items: Counter[str] = Counter()
         self._num_bytes: Counter[str] = Counter()
-        self.seconds_to_first = 0.0
+        self.first: FirstBatch | None = None
 
     @property
     def bytes_per_item(self) -> dict[str, float]:
@@ -34,12 +36,22 @@ class StoredFiles:
 
     def add(self, receipts: pa.Table) -> None:
         """Take receipts; failures have no file."""
-        if not self._num_items:
-            self.seconds_to_first = time.monotonic() - self._began
-        receipts = receipts.append_column("is_guided", pc.greater(receipts["guidance_scale"], 1.0))
-        sums = receipts.group_by(list(_SHAPE)).aggregate([("bytes", "count"), ("bytes", "sum")])
-        for row in sums.to_pylist():
-            if row["bytes_count"]:
-                shape = str(Shape(*(row[name] for name in _SHAPE)))
-                self._num_items[shape] += row["bytes_count"]
-                self._num_bytes[shape] += row["bytes_sum"]
+        files = receipts.filter(pc.is_valid(receipts["bytes"]))
+        if not files.num_rows:
+            return
+        files = files.append_column("is_guided", pc.greater(files["guidance_scale"], 1.0))
+        for row in files.group_by(list(_SHAPE)).aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
+            shape = _shape(row)
+            self._num_items[shape] += row["bytes_count"]
+            self._num_bytes[shape] += row["bytes_sum"]
+        if self.first is None:  # a model's receipts come as its actors drew, many batches at a time
+            self.first = self._first_of(files)
+
+    def _first_of(self, files: pa.Table) -> FirstBatch:
+        row = files.sort_by("started_at").slice(0, 1).to_pylist()[0]
+        ended = row["started_at"] + timedelta(seconds=row["seconds"] * row["batch_size"])
+        return FirstBatch(_shape(row), row["batch_size"], (ended - self._began).total_seconds())
+
+
+def _shape(row: dict[str, Any]) -> str:
+    return str(Shape(*(row[name] for name in _SHAPE)))
