@@ -71,7 +71,7 @@ class Renderer:
             A table a batch: the chunk's columns, what the record says of rendering, and `frames`, the raw uint8 bytes
             in order frame, row, column, RGB; null for a failure.
         """
-        requests = [Request.from_row(row) for row in chunk.to_pylist()]
+        requests = Request.from_table(chunk)
         place = {request.request_hash: index for index, request in enumerate(requests)}
         launched: Queue[Outcomes | None] = Queue(_NUM_BATCHES_WAITING)
         drawing = self._drawing.submit(self._draw_chunk, requests, launched)

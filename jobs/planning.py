@@ -15,7 +15,7 @@ from jobs.outstanding import Outstanding, by_row_group
 from manifests.errors import one_line
 from manifests.hash_set import HASH, HashSet, as_numpy
 from manifests.identity import item_key
-from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, read_rows, row_as_json
+from manifests.prompts import Manifest, RowGroup, RowProblem, RowValidator, content_hash, read_rows, row_as_json
 from manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
 from manifests.secrets import mask_secrets
 from manifests.storage import is_passing
@@ -28,7 +28,6 @@ _SCAN_SCHEMA = pa.schema(
         ("model", pa.int16()),
         ("shape", pa.dictionary(pa.int32(), pa.string())),
         ("key", HASH),
-        ("content_hash", HASH),
         ("request_hash", HASH),
     ]
 )
@@ -147,7 +146,7 @@ def make_plan(
         rejected.add(rejected_rows)
     scanned = pa.concat_tables([_SCAN_SCHEMA.empty_table(), *scans])
 
-    is_first, in_conflict = _doubles(scanned)
+    is_first, in_conflict = _doubles(manifest, scanned)
     num_duplicates = _num_rows(scanned, ~is_first & ~in_conflict)
     for rejected_rows in _reject_conflicts(manifest, scanned.filter(pa.array(in_conflict))):
         rejected.add(rejected_rows)
@@ -201,7 +200,6 @@ class _Scan:
                     columns["model"].append(self._model_numbers[request.model])
                     columns["shape"].append(str(request.shape))
                     columns["key"].append(item_key(item.id, request.sample_index))
-                    columns["content_hash"].append(item.content_hash)
                     columns["request_hash"].append(bytes.fromhex(request.request_hash))
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             if is_passing(error):
@@ -228,25 +226,42 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def _doubles(scanned: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def _doubles(manifest: Manifest, scanned: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """For every sample: whether its row is the first with its id, and whether rows of its id differ in content."""
     is_start = scanned["sample_index"].to_numpy() == 0
     ids = as_numpy(scanned["key"])[is_start]
     order = np.argsort(ids, kind="stable")
-    is_same = np.zeros(len(ids), bool)
     in_order = ids[order]
+    is_same = np.zeros(len(ids), bool)
     is_same[1:] = in_order[1:] == in_order[:-1]
     row_of_sample = np.cumsum(is_start) - 1
     if not is_same.any():
         return np.ones(len(is_start), bool), np.zeros(len(is_start), bool)
-    contents = as_numpy(scanned["content_hash"])[is_start]
     group_of_row = np.empty(len(ids), np.int64)
     group_of_row[order] = np.cumsum(~is_same) - 1
+    is_shared = np.bincount(group_of_row)[group_of_row] > 1
+    contents = np.zeros(len(ids), "S16")
+    contents[is_shared] = _contents(manifest, scanned.filter(pa.array(is_start)).filter(pa.array(is_shared)))
     first_row = order[~is_same][group_of_row]
     group_differs = np.zeros(len(ids), bool)
     group_differs[group_of_row[contents != contents[first_row]]] = True
     is_first = first_row == np.arange(len(ids))
     return is_first[row_of_sample], group_differs[group_of_row][row_of_sample]
+
+
+def _contents(manifest: Manifest, rows: pa.Table) -> np.ndarray:
+    """Read rows that share their ids with others once more, for their content hashes: (rows,), dtype S16."""
+    hashes = _map_row_groups(_content_hashes, _places(manifest, rows))
+    return as_numpy(pa.chunked_array(hashes, HASH))
+
+
+def _content_hashes(row_group: RowGroup, row_numbers: set[int]) -> pa.Array:
+    return pa.array([content_hash(row) for number, row in read_rows(row_group) if number in row_numbers], HASH)
+
+
+def _places(manifest: Manifest, rows: pa.Table) -> list[tuple[RowGroup, set[int]]]:
+    """Where rows are to be read again."""
+    return [(work.row_group, set(work.row_numbers.tolist())) for work in by_row_group(rows, manifest.row_groups)]
 
 
 def _num_rows(scanned: pa.Table, is_chosen: np.ndarray) -> int:
@@ -269,15 +284,12 @@ def _to_do(samples: pa.Table, models: list[str]) -> pa.Table:
     numbers = samples["model"].combine_chunks()
     names = pa.DictionaryArray.from_arrays(numbers, pa.array(models, pa.string()))
     place = samples.schema.get_field_index("model")
-    return samples.drop_columns(["key", "content_hash"]).set_column(place, "model", names)
+    return samples.drop_columns(["key"]).set_column(place, "model", names)
 
 
 def _reject_conflicts(manifest: Manifest, samples: pa.Table) -> Iterator[pa.Table]:
     """Read the rows that share an id but not their content once more, for `rejected/`."""
-    arguments = [
-        (work.row_group, set(work.row_numbers.tolist())) for work in by_row_group(samples, manifest.row_groups)
-    ]
-    return _map_row_groups(_reject_rows, arguments)
+    return _map_row_groups(_reject_rows, _places(manifest, samples))
 
 
 def _reject_rows(row_group: RowGroup, row_numbers: set[int]) -> pa.Table:

@@ -65,6 +65,26 @@ def request_hash(request: Mapping[str, Any], settings_hash: str) -> str:
     return blake2b_128({"request": request, "settings": settings_hash}).hex()
 
 
+class RequestHasher:
+    """`request_hash` for many requests that differ in their id, prompt, sample and seed alone, several times as fast.
+
+    Args:
+        shared: the fields that they share.
+        settings_hash: as for `request_hash`.
+    """
+
+    def __init__(self, shared: Mapping[str, Any], settings_hash: str) -> None:
+        fields = {name: _ENCODER.encode(value).replace("%", "%%") for name, value in shared.items()}
+        fields |= dict.fromkeys(("id", "prompt", "sample_index", "seed"), "%s")
+        members = ",".join(f'"{name}":{fields[name]}' for name in sorted(fields))
+        self._template = f'{{"request":{{{members}}},"settings":{_ENCODER.encode(settings_hash)}}}'
+
+    def __call__(self, item_id: str, prompt: str, sample_index: int, seed: int) -> str:
+        """The hash of one of them, 32 hex digits."""
+        text = self._template % (_ENCODER.encode(item_id), _ENCODER.encode(prompt), sample_index, seed)
+        return hashlib.blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=16).hexdigest()
+
+
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """The hash of a model's settings that reach its pixels or files, 32 hex digits.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -163,22 +163,11 @@ def row_as_json(row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Item:
-    """A valid row: its requests, one a sample, and what it says.
-
-    Attributes:
-        content: every column that is not null, the manifest's own columns normalized.
-        extra: the user's own columns.
-    """
+    """A valid row: its id, its requests, one a sample, and the user's own columns."""
 
     id: str
     requests: list[Request]
-    content: dict[str, Any]
     extra: dict[str, Any]
-
-    @property
-    def content_hash(self) -> bytes:
-        """What tells two rows of one id apart; see `manifests.identity.content_hash`."""
-        return identity.content_hash(self.content)
 
 
 @dataclass(frozen=True)
@@ -201,43 +190,33 @@ class RowValidator:
         Raises:
             RowProblem: the row cannot be drawn; the message says why and what would be right.
         """
-        given, extra = {}, {}
-        for name, value in row.items():
-            read = _READERS.get(name)
-            if read is None:
-                extra[name] = value
-            elif value is not None:
-                given[name] = read(name, value)
-        content = given | extra
-
-        item_id = given.pop("id", None) or identity.content_hash(content).hex()
-        prompt, seed = given.pop("prompt", ""), given.pop("seed", None)
+        given, extra = _read(row)
+        item_id = given.get("id") or identity.content_hash(given | extra).hex()
+        prompt, seed = given.get("prompt", ""), given.get("seed")
         if not prompt.strip():
             raise RowProblem("prompt: empty; every row needs a text to draw")
-        num_samples = given.pop("num_samples", 1)
+        num_samples = given.get("num_samples", 1)
         if seed is not None and seed + num_samples - 1 > MAX_SEED:
             raise RowProblem(f"seed: {seed} with {num_samples} samples would pass 2^63-1, the largest seed")
-        model = self._model(given.pop("model", None))
-        contract = self.models[model]
-        # what neither row nor job file says (a second guidance, fps of an image) stays null
-        drawn: dict[str, Any] = {**_OPEN, **contract.defaults, **given}
-        drawn["negative_prompt"] = drawn["negative_prompt"] or None
-        problem = contract.rules.problem(**{name: drawn[name] for name in _JUDGED})
-        if problem:
-            raise RowProblem(problem)
+        model = self._model(given.get("model"))
+        shared = tuple((name, value) for name, value in given.items() if name in _OPEN)
+        fields, hasher = _settle(self.models[model], model, shared)
 
         requests = []
         for sample_index in range(num_samples):
-            fields = {
-                "id": item_id,
-                "sample_index": sample_index,
-                "model": model,
-                "prompt": prompt,
-                "seed": identity.sample_seed(self.job_seed, item_id, sample_index, seed),
-                **drawn,
-            }
-            requests.append(Request(**fields, request_hash=identity.request_hash(fields, contract.settings_hash)))
-        return Item(item_id, requests, content, extra)
+            sample_seed = identity.sample_seed(self.job_seed, item_id, sample_index, seed)
+            request_hash = hasher(item_id, prompt, sample_index, sample_seed)
+            requests.append(
+                Request(
+                    id=item_id,
+                    sample_index=sample_index,
+                    prompt=prompt,
+                    seed=sample_seed,
+                    **fields,
+                    request_hash=request_hash,
+                )
+            )
+        return Item(item_id, requests, extra)
 
     def _model(self, name: str | None) -> str:
         name = name or self.default_model
@@ -246,6 +225,43 @@ class RowValidator:
         if name not in self.models:
             raise RowProblem(f"model: {name!r} is not in the job file, which has {', '.join(sorted(self.models))}")
         return name
+
+
+def content_hash(row: Mapping[str, Any]) -> bytes:
+    """What tells a valid row from others of its id; see `manifests.identity.content_hash`."""
+    given, extra = _read(row)
+    return identity.content_hash(given | extra)
+
+
+def _read(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a row gives of the manifest's own columns, normalized, and its others as they are."""
+    given, extra = {}, {}
+    for name, value in row.items():
+        read = _READERS.get(name)
+        if read is None:
+            extra[name] = value
+        elif value is not None:
+            given[name] = read(name, value)
+    return given, extra
+
+
+@lru_cache(maxsize=1024)
+def _settle(
+    contract: ModelContract, model: str, given: tuple[tuple[str, Any], ...]
+) -> tuple[dict[str, Any], identity.RequestHasher]:
+    """The fields of a request that most rows of a manifest share, and what hashes such requests.
+
+    Args:
+        given: by a row, of what it may leave to the job file; read, so that values that are equal are the same.
+    """
+    # what neither row nor job file says (a second guidance, fps of an image) stays null
+    drawn: dict[str, Any] = {**_OPEN, **contract.defaults, **dict(given)}
+    drawn["negative_prompt"] = drawn["negative_prompt"] or None
+    problem = contract.rules.problem(**{name: drawn[name] for name in _JUDGED})
+    if problem:
+        raise RowProblem(problem)
+    fields = {"model": model, **drawn}
+    return fields, identity.RequestHasher(fields, contract.settings_hash)
 
 
 def _text(name: str, value: Any) -> str:
@@ -282,7 +298,7 @@ def _number(name: str, value: Any) -> float:
         raise RowProblem(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
     if not math.isfinite(value):
         raise RowProblem(f"{name}: {value} is not a finite number")
-    return float(value)
+    return float(value) + 0.0  # no -0.0, which equals 0.0 and would hash otherwise
 
 
 _COUNT = _whole_number(1, 2**31 - 1)

@@ -174,9 +174,10 @@ class Request:
         return Shape(self.width, self.height, self.num_frames, self.num_inference_steps, self.guidance_scale > 1.0)
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> "Request":
-        """The request in a row of a table with `REQUEST_COLUMNS` (and perhaps others)."""
-        return cls(**{column.name: row[column.name] for column in REQUEST_COLUMNS})
+    def from_table(cls, table: pa.Table) -> "list[Request]":
+        """The requests in the rows of a table with `REQUEST_COLUMNS` (and perhaps others)."""
+        columns = [table[column.name].to_pylist() for column in REQUEST_COLUMNS]
+        return [cls(*values) for values in zip(*columns, strict=True)]
 
 
 class Rules(Protocol):
@@ -196,9 +197,12 @@ class Rules(Protocol):
         """Why this cannot be drawn, in words that say what could be; None if it can."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelContract:
-    """What reading a manifest needs to know of a model: its defaults, its rules and the hash of its settings."""
+    """What reading a manifest needs to know of a model: its defaults, its rules and the hash of its settings.
+
+    Equal to itself alone, so that what follows from one can be remembered.
+    """
 
     defaults: Mapping[str, Any]
     rules: Rules
