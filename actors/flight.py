@@ -72,5 +72,5 @@ def launch(draw: Callable[[], Rendered]) -> Flight:
 
 def _on_its_way(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type == "cpu":
-        return tensor.contiguous()
+        return tensor
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

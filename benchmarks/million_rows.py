@@ -88,7 +88,7 @@ def write_manifest(path: Path, num_rows: int) -> None:
 
 
 def write_job(folder: Path, manifest: Path, output: str) -> Path:
-    """One actor of the family `blank`, batches of 256."""
+    """One actor of the family `blank`, batches of 1024."""
     (folder / "blank").mkdir(exist_ok=True)
     (folder / "blank" / "model_index.json").write_text(json.dumps({"_class_name": "BlankPipeline"}))
     pool = {"min_actors": 1, "max_actors": 1, "num_cpus": 0.5, "num_gpus": 0}
@@ -96,7 +96,7 @@ def write_job(folder: Path, manifest: Path, output: str) -> Path:
         "manifest": str(manifest),
         "output": output,
         "profile": str(folder / "profile"),
-        "models": {"blank": {"checkpoint": str(folder / "blank"), "dtype": "float32", "batch": 256, "pool": pool}},
+        "models": {"blank": {"checkpoint": str(folder / "blank"), "dtype": "float32", "batch": 1024, "pool": pool}},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     return folder / "job.yaml"

@@ -48,6 +48,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             damaged = tidy(ledger)
             run_file = RunFile(output, run_id, job, source)
             run_file.update("planning")
+            desk = start_desk(profiles)  # its two processes start while the manifest is read
             outdated = _outdated(job, ledger, models, num_gpus)
             validator = make_validator(job, models)
             standing = Standing(ledger.keys, ledger.finished(outdated), ledger.failed)
@@ -55,7 +56,6 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             _announce(screen, plan)
             for shard, problem in damaged.items():
                 screen.line(f"{shard} is damaged and stays as it is: {problem}; rendermill verify names its items")
-            desk = start_desk(profiles)
             pipelines = {
                 name: ModelPipeline(
                     spec=desk.spec(job, model, run_id),

@@ -50,7 +50,7 @@ class Outstanding:
         is_first[np.unique(keys, return_index=True)[1]] = True
         is_new = is_first & (self._keys[places] == keys) & self._is_outstanding[positions]
         self._is_outstanding[positions[is_new]] = False
-        return receipts.filter(pa.array(is_new))
+        return receipts if is_new.all() else receipts.filter(pa.array(is_new))
 
     def work(self) -> Mapping[str, list[Work]]:
         """What is left, by model."""

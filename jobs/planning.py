@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,9 @@ _SCAN_SCHEMA = pa.schema(
 )
 """A row a sample; `model` counts in the job's models, and `key` of a row's first sample stands for its id."""
 _REJECTED_SCHEMA = arrow_schema(REJECTED_COLUMNS)
+
+_NUM_ROWS_READ_HERE = 100_000
+"""Up to so many rows the driver reads itself: a second's work, and processes for tasks take longer to start."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ def make_plan(
     for file, reason in manifest.unreadable.items():
         rejected.add(_rejected_file(file, reason))
     scans = []
-    for scan, rejected_rows in _map_row_groups(_Scan(validator), list(enumerate(manifest.row_groups))):
+    numbered = [(row_group, number) for number, row_group in enumerate(manifest.row_groups)]
+    for scan, rejected_rows in _map_row_groups(_Scan(validator), numbered):
         scans.append(scan)
         rejected.add(rejected_rows)
     scanned = pa.concat_tables([_SCAN_SCHEMA.empty_table(), *scans])
@@ -183,7 +188,7 @@ class _Scan:
         self._validator = validator
         self._model_numbers = {model: number for number, model in enumerate(validator.models)}
 
-    def __call__(self, number: int, row_group: RowGroup) -> tuple[pa.Table, pa.Table]:
+    def __call__(self, row_group: RowGroup, number: int) -> tuple[pa.Table, pa.Table]:
         columns: dict[str, list[Any]] = {name: [] for name in _SCAN_SCHEMA.names}
         rejected: list[dict[str, Any]] = []
         try:
@@ -209,8 +214,11 @@ class _Scan:
         return pa.table(columns, _SCAN_SCHEMA), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
 
 
-def _map_row_groups(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> Iterator[Any]:
-    """Run a function over row groups as Ray tasks, and yield its results in order."""
+def _map_row_groups(function: Callable[..., Any], arguments: list[tuple[RowGroup, Any]]) -> Iterator[Any]:
+    """Run a function over row groups, as Ray tasks where they are large, and yield its results in order."""
+    if sum(row_group.num_rows for row_group, _ in arguments) <= _NUM_ROWS_READ_HERE:
+        yield from starmap(function, arguments)
+        return
     task = ray.remote(num_cpus=1)(_call)
     shared = ray.put(function)
     waiting = deque(task.remote(shared, *given) for given in arguments)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import layout
-from manifests.identity import blake2b_128
+from manifests.identity import RequestHasher, blake2b_128, request_hash
 from manifests.prompts import RowProblem, RowValidator, row_as_json
 from manifests.schema import MANIFEST_COLUMNS, ModelContract
 from models.base import Rules
@@ -30,6 +30,7 @@ SCALARS = st.one_of(
 )
 VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.text(max_size=3), SCALARS, max_size=3))
 NAMES = st.one_of(st.sampled_from([column.name for column in MANIFEST_COLUMNS]), st.text(min_size=1, max_size=5))
+SHARED_NAMES = st.sampled_from(["model", *JUDGED])
 ROWS = st.dictionaries(NAMES, VALUES, max_size=10)
 LIKELY_ROWS = st.builds(lambda row, prompt: row | {"prompt": prompt}, ROWS, st.text(min_size=1))
 IDS = st.text(max_size=300)
@@ -54,6 +55,15 @@ def test_a_row_is_valid_or_rejected_with_a_reason(row: dict[str, Any]) -> None:
         assert math.isfinite(request.guidance_scale)
     assert len({request.request_hash for request in item.requests}) == len(item.requests)
     assert VALIDATOR.item(dict(reversed(row.items()))) == item, "the order of columns should not matter"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.dictionaries(SHARED_NAMES, SCALARS), IDS, st.text(), st.integers(0, 9), st.integers(0, 2**63 - 1))
+def test_requests_hash_alike_one_by_one_and_many_at_once(
+    shared: dict[str, Any], item_id: str, prompt: str, sample_index: int, seed: int
+) -> None:
+    own = {"id": item_id, "prompt": prompt, "sample_index": sample_index, "seed": seed}
+    assert RequestHasher(shared, "00")(item_id, prompt, sample_index, seed) == request_hash(shared | own, "00")
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
