@@ -6,6 +6,7 @@ Draws small pictures of one colour with the family `blank`, and does the same in
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,8 @@ class Cost:
 
 
 def measure(command: list[str], environment: dict[str, str], output: str) -> Cost:
-    """Run a driver to its end."""
+    """Run a driver to its end, and wait until the disk has what it wrote: a baseline leaves that to the kernel."""
+    os.sync()  # what came before
     filesystem, root = fsspec.core.url_to_fs(output, use_listings_cache=False)
     started, cpu_before, first, driver_peak, worker_peak = time.monotonic(), _cpu_seconds(), 0.0, 0.0, 0.0
     driver = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -59,9 +61,10 @@ def measure(command: list[str], environment: dict[str, str], output: str) -> Cos
         if not first and filesystem.exists(f"{root}/media"):
             first = time.monotonic() - started
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    seconds = time.monotonic() - started
     if driver.returncode != 0:
         raise SystemExit(f"{command}: exit status {driver.returncode}")
+    os.sync()
+    seconds = time.monotonic() - started
     cpu_seconds = _cpu_seconds() - cpu_before
     return Cost(seconds, first, cpu_seconds, driver_peak, worker_peak, len(filesystem.find(root)))
 
@@ -115,7 +118,7 @@ def main() -> None:
         if given.store == "s3":
             outputs = stack.enter_context(s3_bucket(folder / "s3", "rows"))
         cluster = stack.enter_context(ray_head(num_cpus=4))
-        environment = cluster.environment | {"PYTHONPATH": str(_ROOT), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+        environment = cluster.environment | {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
         print(_HEAD + "\n|" + "---|" * _HEAD.count(" |"))
         for num_rows in given.num_rows:
             manifest = folder / f"{num_rows}.parquet"

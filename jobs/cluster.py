@@ -53,12 +53,13 @@ def is_submitted_job() -> bool:
 
 
 def _runtime_env() -> dict[str, object]:
-    """Workers import the code that the driver runs; a submitted job's working_dir sees to that itself."""
-    if is_submitted_job():
+    """Workers import the code that the driver runs, from its working folder, as Ray has it, and from its PYTHONPATH.
+
+    Without one they need no environment of their own, and Ray has processes ready. Submitted jobs bring a working_dir.
+    """
+    if is_submitted_job() or "PYTHONPATH" not in os.environ:
         return {}
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    inherited = os.environ.get("PYTHONPATH", "")
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [root, inherited]))}}
+    return {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
 
 
 def _logging_config() -> ray.LoggingConfig:
