@@ -42,6 +42,10 @@ class Audits:
         """A model has one more actor."""
         self._renderers.setdefault(model, set()).add(renderer)
 
+    def num_renderers(self, model: str) -> int:
+        """How many actors a model has had."""
+        return len(self._renderers[model])
+
     def add(self, request: Request, drawn: Drawn) -> None:
         """An item was drawn for the first time."""
         self.num_chosen += 1

@@ -101,6 +101,7 @@ class Findings:
         return {
             "batch_sizes": {shape: learned.size for shape, learned in profile.shapes.items()},
             "same_pixels": _in_words(profile),
+            "num_actors": self._audits.num_renderers(model),
             "actors_at_work": self._share_at_work(model),
             "padding": round(self._num_padding[model] / num_slots, 4) if num_slots else 0.0,
             "notes": dict(self._notes.get(model, {})),

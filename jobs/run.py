@@ -269,8 +269,10 @@ class Run:
         num_drawn = sum(self._finished.values())
         for model, count in self._finished.items():
             if count:
-                share = self._found.get("models", {}).get(model, {}).get("actors_at_work")
-                at_work = "" if share is None else f", actors at work {share:.0%} of their time"
+                found = self._found.get("models", {}).get(model, {})
+                share, num_actors = found.get("actors_at_work"), found.get("num_actors")
+                actors = "1 actor" if num_actors == 1 else f"{num_actors} actors"
+                at_work = "" if share is None else f", {actors} at work {share:.0%} of their time"
                 pace = count / (self._last_receipts[model] - self._started)
                 line(f"  {model}: {count} drawn, {pace:.2f}/s{at_work}")
         all_finished = num_drawn + sum(self._plan.num_finished.values())

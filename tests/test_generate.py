@@ -350,6 +350,15 @@ def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill
     assert [record["model"] for record in rendermill.table("metadata")] == ["sana"]
 
 
+def test_a_pool_grows_while_chunks_wait(rendermill: Rendermill) -> None:
+    defaults = {"num_inference_steps": 20, "width": 128, "height": 128}
+    rendermill.model("sana", "sana-shapes", defaults=defaults, pool={"min_actors": 1, "max_actors": 2})
+    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(64)])
+    finished = rendermill.generate()
+    assert finished.status == 0, finished
+    assert ", 2 actors at work " in finished.out
+
+
 def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes", defaults={"num_inference_steps": 20, "width": 128, "height": 128})
     rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(24)])
