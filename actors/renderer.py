@@ -133,10 +133,10 @@ class Renderer:
                 ray.get(self._spec.findings.drawn_again.remote(request.request_hash, self._drawn(outcome)))
 
     def _drawn(self, outcome: Outcome) -> Drawn:
-        pixels = (
-            hashlib.sha256(np.ascontiguousarray(outcome.frames).data).hexdigest() if outcome.frames is not None else ""
-        )
-        return Drawn(self._id, pixels, outcome.batch_size)
+        if outcome.frames is None:
+            return Drawn(self._id, "", outcome.batch_size)
+        pixels = np.ascontiguousarray(outcome.frames)
+        return Drawn(self._id, hashlib.sha256(pixels.data).hexdigest(), outcome.batch_size)
 
     def _as_table(self, chunk: pa.Table, outcomes: Sequence[Outcome], place: dict[str, int]) -> pa.Table:
         """The outcomes beside the rows of the chunk that asked for them.

@@ -11,7 +11,11 @@ from typing import Any
 
 def canonical_json(value: Any) -> bytes:
     """JSON that two equal values always share: sorted keys, no spaces, UTF-8; what JSON lacks is written as text."""
-    return _ENCODER.encode(value).encode("utf-8", errors="surrogatepass")
+    return _utf8(_ENCODER.encode(value))
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogatepass")
 
 
 def _as_text(value: Any) -> str:
@@ -45,14 +49,14 @@ def sample_seed(job_seed: int, item_id: str, sample_index: int, row_seed: int | 
         return row_seed + sample_index
     # written out, because an encoder takes as long as all the rest
     text = f"[{job_seed},{_ENCODER.encode(item_id)},{sample_index}]"
-    digest = hashlib.blake2b(text.encode("utf-8", errors="surrogatepass")).digest()
+    digest = hashlib.blake2b(_utf8(text)).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def item_key(item_id: str, sample_index: int) -> bytes:
     """The 16-byte key of one sample of one item, under which the ledger knows it: of the id, a NUL and the index."""
     text = f"{item_id}\0{sample_index}"
-    return hashlib.blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(_utf8(text), digest_size=16).digest()
 
 
 def request_hash(request: Mapping[str, Any], settings_hash: str) -> str:
@@ -82,7 +86,7 @@ class RequestHasher:
     def __call__(self, item_id: str, prompt: str, sample_index: int, seed: int) -> str:
         """The hash of one of them, 32 hex digits."""
         text = self._template % (_ENCODER.encode(item_id), _ENCODER.encode(prompt), sample_index, seed)
-        return hashlib.blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=16).hexdigest()
+        return hashlib.blake2b(_utf8(text), digest_size=16).hexdigest()
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

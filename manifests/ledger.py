@@ -184,7 +184,7 @@ class Ledger:
             self._note_stale_media(self._replaced_media(records, held))
             self._replace(layout.METADATA, records, held)
             failures = receipts.filter(pc.invert(is_record))
-            is_drawn = pc.is_in(request_hashes(failures.table), self.finished().combine_chunks())
+            is_drawn = _is_among(request_hashes(failures.table), self.finished())
             failures = failures.filter(pc.invert(is_drawn))
             self._replace(layout.FAILURES, failures, self._held(layout.FAILURES, failures))
             self._forget_failures(records)
@@ -251,14 +251,14 @@ class Ledger:
     def _held(self, kind: str, rows: _Rows) -> pa.Table:
         """The index entries of the items of these rows that a part holds already."""
         index = self._index[kind]
-        return index.filter(pc.is_in(index["key"], rows.keys.combine_chunks()))
+        return index.filter(_is_among(index["key"], rows.keys))
 
     def _replaced_media(self, records: _Rows, held: pa.Table) -> set[str]:
         """The media of the records that these ones replace."""
         replaced: set[str] = set()
         for number in held["part"].unique().to_pylist():
             old = self._read_part(layout.METADATA, number)
-            replaced.update(old.filter(pc.is_in(old.keys, records.keys.combine_chunks())).table["path"].to_pylist())
+            replaced.update(old.filter(_is_among(old.keys, records.keys)).table["path"].to_pylist())
         return replaced.difference(records.table["path"].to_pylist())
 
     def _note_stale_media(self, media: Collection[str]) -> None:
@@ -272,11 +272,11 @@ class Ledger:
 
     def _replace(self, kind: str, rows: _Rows, held: pa.Table) -> None:
         """Write rows into parts, each in the place of its item's older row, the others where there is room."""
-        is_held = pc.is_in(rows.keys, held["key"].combine_chunks())
+        is_held = _is_among(rows.keys, held["key"])
         for number in held["part"].unique().to_pylist():
             old = self._read_part(kind, number)
-            stays = old.filter(pc.invert(pc.is_in(old.keys, rows.keys.combine_chunks())))
-            arrives = rows.filter(pc.is_in(rows.keys, old.keys.combine_chunks()))
+            stays = old.filter(pc.invert(_is_among(old.keys, rows.keys)))
+            arrives = rows.filter(_is_among(rows.keys, old.keys))
             self._write_part(kind, number, _Rows.concat([stays, arrives]))
         self._append(kind, rows.filter(pc.invert(is_held)))
 
@@ -296,7 +296,7 @@ class Ledger:
         """Take items that now have a record out of `failures/`."""
         for number in self._held(layout.FAILURES, records)["part"].unique().to_pylist():
             old = self._read_part(layout.FAILURES, number)
-            is_drawn = pc.is_in(old.keys, records.keys.combine_chunks())
+            is_drawn = _is_among(old.keys, records.keys)
             self._write_part(layout.FAILURES, number, old.filter(pc.invert(is_drawn)))
 
     def _read_part(self, kind: str, number: int) -> _Rows:
@@ -341,6 +341,11 @@ def item_keys(table: pa.Table) -> pa.Array:
 def request_hashes(table: pa.Table) -> pa.Array:
     """The column `request_hash` of records or receipts, hex digits there, as 16-byte binary."""
     return hashes_of_hex(table["request_hash"].to_pylist())
+
+
+def _is_among(hashes: pa.Array | pa.ChunkedArray, others: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Which of the hashes are among others."""
+    return pc.is_in(hashes, others.combine_chunks())
 
 
 def _one_of_each(receipts: _Rows) -> _Rows:
