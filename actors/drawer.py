@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -276,7 +276,7 @@ class Drawer:
             available: in bytes.
         """
         shape, reference_batch = request.shape, self._reference_batch
-        request = replace(request, num_inference_steps=1)  # every step needs the same
+        request = request._replace(num_inference_steps=1)  # every step needs the same
         self._experience.took_memory(shape, 0, memory.allocated_bytes())
         peak = _peak_of(lambda: self._model.rehearse(request, embeddings))
         self._experience.took_memory(shape, 1, peak or available + 1)

@@ -10,7 +10,7 @@ import torch
 from actors.versions import versions
 
 
-def make_deterministic() -> str:
+def make_deterministic(compiled: bool) -> str:
     """Set up this process to give the same bits for the same work; returns the device: `cuda` or `cpu`.
 
     On a CPU every actor computes with one thread: how a sum is split among threads changes its last bit, so that a
@@ -19,7 +19,11 @@ def make_deterministic() -> str:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # so that the memory of one batch size is not lost for the next
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
+    if compiled:
+        from torch._inductor import config  # takes a second, which others save
+
+        config.deterministic = True
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and helps only code that is wrong
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

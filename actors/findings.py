@@ -92,7 +92,10 @@ class Findings:
                 "num_chosen": self._audits.num_chosen,
                 "num_equal": self._audits.num_equal,
                 "num_different": len(self._audits.differences),
-                "different": [asdict(difference) for difference in self._audits.differences],
+                "different": [
+                    asdict(difference) | {"request": difference.request._asdict()}
+                    for difference in self._audits.differences
+                ],
             },
         }
 

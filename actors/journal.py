@@ -26,7 +26,7 @@ class Suspicion:
 
 @dataclass
 class _Attempt:
-    items: tuple[str, ...]
+    items: frozenset[str]
     last_words: tuple[str, str] | None = None
 
 
@@ -46,9 +46,10 @@ class Journal:
         Returns:
             Those of the items that were being drawn at a death; None if no more chunks are to be drawn.
         """
-        for item in items:
-            if item in self._attempts:
-                self._count_death(self._attempts[item])
+        for number, attempt in list(self._attempts.items()):
+            if not attempt.items.isdisjoint(items):
+                del self._attempts[number]
+                self._count_death(attempt)
         if self._is_stopping:
             return None
         return {
@@ -57,20 +58,18 @@ class Journal:
             if item in self._last_words
         }
 
-    def began(self, items: Sequence[str]) -> None:
-        """A renderer is about to draw these items together."""
-        self._attempts |= dict.fromkeys(items, _Attempt(tuple(items)))
+    def began(self, attempt: str, items: Sequence[str]) -> None:
+        """A renderer is about to draw these items together; the attempt is a name of its own."""
+        self._attempts[attempt] = _Attempt(frozenset(items))
 
-    def ended(self, items: Sequence[str]) -> None:
-        """The items were drawn, or failed without harm to the process."""
-        for item in items:
-            self._attempts.pop(item, None)
+    def ended(self, attempt: str) -> None:
+        """Its items were drawn, or failed without harm to the process."""
+        self._attempts.pop(attempt, None)
 
-    def dying(self, items: Sequence[str], error_type: str, error: str) -> None:
-        """The process has to go for an error with these items."""
-        for item in items:
-            if item in self._attempts:
-                self._attempts[item].last_words = error_type, error
+    def dying(self, attempt: str, error_type: str, error: str) -> None:
+        """The process has to go for an error with its items."""
+        if attempt in self._attempts:
+            self._attempts[attempt].last_words = error_type, error
 
     def stop(self) -> None:
         """Let the chunks that are being drawn end, and no other begin."""
@@ -78,7 +77,6 @@ class Journal:
 
     def _count_death(self, attempt: _Attempt) -> None:
         for item in attempt.items:
-            self._attempts.pop(item, None)
             self._num_deaths[item] += 1
             self._num_deaths_alone[item] += len(attempt.items) == 1
             self._last_words[item] = attempt.last_words

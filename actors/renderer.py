@@ -1,10 +1,10 @@
 """The actor that draws: a loaded model that takes chunks of requests, and gives a table a batch."""
 
+import gc
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from queue import Queue
 from time import perf_counter
 
@@ -20,7 +20,7 @@ from actors.drawer import Drawer, Outcome, Outcomes, failed, known
 from actors.environment import device_name, environment, make_deterministic
 from actors.journal import MAX_DEATHS_ALONE, Suspicion
 from actors.spec import RendererSpec
-from manifests.schema import Request
+from manifests.schema import Request, Shape
 from models import registry
 
 _NUM_BATCHES_WAITING = 2
@@ -42,7 +42,7 @@ class Renderer:
 
     def _load(self) -> None:
         spec = self._spec
-        device = make_deterministic()
+        device = make_deterministic(spec.settings.compile)
         place: dict[str, str | None] = {
             "device": device_name(device),
             "environment": environment(device, spec.settings.compile),
@@ -60,6 +60,7 @@ class Renderer:
             "scheduler": model.scheduler_name,
             "run_id": spec.run_id,
         }
+        gc.freeze()  # what is loaded stays, and need not be walked over again and again
 
     def __call__(self, chunk: pa.Table) -> Iterator[pa.Table]:
         """Draw a chunk; may be called for the next one while this one is being drawn.
@@ -111,9 +112,12 @@ class Renderer:
         for request in requests:
             if request.request_hash in suspicions:
                 yield known(self._draw_suspect(request, suspicions[request.request_hash]))
-        others = [request for request in requests if request.request_hash not in suspicions]
-        for _, alike in groupby(sorted(others, key=lambda request: request.shape), key=lambda request: request.shape):
-            yield from self._drawer.draw(list(alike))
+        others: dict[Shape, list[Request]] = {}
+        for request in requests:
+            if request.request_hash not in suspicions:
+                others.setdefault(request.shape, []).append(request)
+        for shape in sorted(others):
+            yield from self._drawer.draw(others[shape])
 
     def _draw_suspect(self, request: Request, suspicion: Suspicion) -> list[Outcome]:
         if suspicion.num_deaths_alone >= MAX_DEATHS_ALONE:

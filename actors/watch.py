@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import RLock, Timer
@@ -21,11 +22,11 @@ class Watched:
     """Items that are being drawn together, or whose prompts are being encoded.
 
     Attributes:
-        items: by request hash.
+        attempt: a name that no other has.
         deadline_seconds: for all of them, from when the device is theirs.
     """
 
-    items: list[str]
+    attempt: str
     deadline_seconds: float
 
 
@@ -48,8 +49,8 @@ class Watch:
 
     def begin(self, items: Sequence[str], deadline_seconds: float) -> Watched:
         """These items are about to be drawn."""
-        watched = Watched(list(items), deadline_seconds)
-        ray.get(self._journal.began.remote(watched.items))
+        watched = Watched(uuid.uuid4().hex, deadline_seconds)
+        ray.get(self._journal.began.remote(watched.attempt, list(items)))
         with self._lock:
             self._on_their_way.append(watched)
             if len(self._on_their_way) == 1:
@@ -71,7 +72,7 @@ class Watch:
                     self._set_alarm(self._on_their_way[0])
             if not self._on_their_way:
                 self._seconds_at_work += time.perf_counter() - self._at_work_since
-        self._journal.ended.remote(watched.items)
+        self._journal.ended.remote(watched.attempt)
 
     @property
     def seconds_at_work(self) -> float:
@@ -92,7 +93,7 @@ class Watch:
             self._last_words.cancel()
 
     def _dying(self, watched: Watched, error_type: str, error: str) -> None:
-        ray.get(self._journal.dying.remote(watched.items, error_type, error))
+        ray.get(self._journal.dying.remote(watched.attempt, error_type, error))
 
 
 def _is_device_lost() -> bool:

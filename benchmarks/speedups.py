@@ -59,7 +59,7 @@ def load(pipeline_class: str, folder: Path, speedups: Speedups, reference_batch:
     """A model on this machine's device."""
     torch.set_float32_matmul_precision("highest")
     settings = Settings({"default": "bfloat16"}, is_compiled, reference_batch, speedups=speedups)
-    return registry.load(pipeline_class, folder, settings, make_deterministic())
+    return registry.load(pipeline_class, folder, settings, make_deterministic(is_compiled))
 
 
 def time_denoising(pipeline_class: str, folder: Path, batch: int, fields: dict[str, Any], settings: Any) -> None:

@@ -13,7 +13,7 @@ from jobs.resolve import ResolvedModel
 from jobs.run_file import new_run_id
 from jobs.stored_files import StoredFiles
 from jobs.workers import start_desk
-from manifests.prompts import RowValidator
+from manifests.rows import RowValidator
 from manifests.storage import Folder
 
 _NUM_BATCHES = 4

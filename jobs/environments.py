@@ -31,7 +31,7 @@ def current_origins(
 def _look_around(model: str, is_compiled: bool) -> Origin:
     from actors.environment import device_name, environment, make_deterministic
 
-    device = make_deterministic()
+    device = make_deterministic(is_compiled)
     return Origin(model, device_name(device), environment(device, is_compiled))
 
 

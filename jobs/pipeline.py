@@ -14,8 +14,9 @@ from actors.spec import RendererSpec
 from jobs.capacity import TASK_NUM_CPUS
 from jobs.config import Pool
 from jobs.outstanding import Work
-from manifests.prompts import RowValidator, read_rows
-from manifests.schema import REQUEST_COLUMNS, Request, arrow_schema, receipt_schema
+from manifests.prompts import read_rows
+from manifests.rows import Item, RowValidator, Sample
+from manifests.schema import REQUEST_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder
 
 _NUM_CHUNKS_PER_ACTOR = 4
@@ -102,17 +103,16 @@ class ModelPipeline:
         wanted = set(zip(work.row_numbers.tolist(), work.sample_indices.tolist(), strict=True))
         rows_wanted = set(work.row_numbers.tolist())
         schema = arrow_schema(REQUEST_COLUMNS, self.extra)
-        requests: list[tuple[Request, dict[str, Any]]] = []
+        samples: list[tuple[Item, Sample]] = []
         for row_number, row in read_rows(work.row_group):
             if row_number in rows_wanted:
                 item = self.validator.item(row)
-                drawn = (request for request in item.requests if (row_number, request.sample_index) in wanted)
-                requests += [(request, item.extra) for request in drawn]
-            if len(requests) >= _NUM_ROWS_SORTED_TOGETHER:
-                yield _sorted_table(requests, schema)
-                requests = []
-        if requests:
-            yield _sorted_table(requests, schema)
+                samples += [(item, sample) for sample in item.samples if (row_number, sample.sample_index) in wanted]
+            if len(samples) >= _NUM_ROWS_SORTED_TOGETHER:
+                yield _sorted_requests(samples, schema)
+                samples = []
+        if samples:
+            yield _sorted_requests(samples, schema)
 
     def _store(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import store
@@ -186,8 +186,24 @@ class _Renderer:
         return self._renderer(chunk)
 
 
-def _sorted_table(requests: list[tuple[Request, dict[str, Any]]], schema: pa.Schema) -> pa.Table:
-    requests.sort(key=lambda pair: pair[0].shape)
-    columns = {column.name: [getattr(request, column.name) for request, _ in requests] for column in REQUEST_COLUMNS}
-    columns |= {name: [extra.get(name) for _, extra in requests] for name in schema.names[len(REQUEST_COLUMNS) :]}
-    return pa.table(columns, schema)
+def _sorted_requests(samples: list[tuple[Item, Sample]], schema: pa.Schema) -> pa.Table:
+    samples.sort(key=lambda pair: pair[0].settled.shape)
+    own: dict[str, list[Any]] = {
+        "id": [item.id for item, _ in samples],
+        "sample_index": [sample.sample_index for _, sample in samples],
+        "prompt": [item.prompt for item, _ in samples],
+        "seed": [sample.seed for _, sample in samples],
+        "request_hash": [sample.request_hash for _, sample in samples],
+    }
+    own |= {name: [item.extra.get(name) for item, _ in samples] for name in schema.names[len(REQUEST_COLUMNS) :]}
+    # most samples share the rest: it is written out once and looked up
+    settled = {id(item.settled): item.settled for item, _ in samples}
+    numbers = {key: number for number, key in enumerate(settled)}
+    number_of_sample = pa.array([numbers[id(item.settled)] for item, _ in samples])
+
+    def column(field: pa.Field) -> pa.Array:
+        if field.name in own:
+            return pa.array(own[field.name], field.type)
+        return pa.array([some.fields[field.name] for some in settled.values()], field.type).take(number_of_sample)
+
+    return pa.table([column(field) for field in schema], schema)

@@ -13,7 +13,7 @@ from jobs.cluster import check_disks
 from jobs.config import Job, ModelConfig
 from manifests.errors import UserError
 from manifests.identity import settings_hash
-from manifests.prompts import RowValidator
+from manifests.rows import RowValidator
 from manifests.schema import ModelContract
 from manifests.storage import absolute
 from models.base import Family, Rules, Settings, Speedups

@@ -210,16 +210,16 @@ class Run:
     def _keep_time(self, lease: Lease) -> None:
         """Commit every few seconds, roll up every few minutes, and stop when it is time to."""
         now = time.monotonic()
-        if now - self._last_flush > _SECONDS_BETWEEN_FLUSHES:
-            lease.confirm()
-            self._ledger.flush()
-            self._last_flush = now
         is_large = self._ledger.num_pending > _NUM_RECEIPTS_BEFORE_ROLL_UP
         if is_large or now - self._last_roll_up > _SECONDS_BETWEEN_ROLL_UPS:
             lease.confirm()
             self._ledger.roll_up()
             self._ask_what_was_found()
-            self._last_roll_up = now
+            self._last_roll_up = self._last_flush = now
+        if now - self._last_flush > _SECONDS_BETWEEN_FLUSHES:
+            lease.confirm()
+            self._ledger.flush()
+            self._last_flush = now
         if now - self._last_report > _SECONDS_BETWEEN_REPORTS:
             self._run_file.update("running", **self._counts())
             self._last_report = now

@@ -1,10 +1,11 @@
 """What is finished: loads it, commits receipts, and keeps `metadata/` and `failures/` free of doubles.
 
-Only the driver writes here. Receipts are first stored as small files in `metadata/_pending/`, then rolled up into
-parts; a crash between any two steps leaves files from which the next run goes on without a lost or doubled record.
+Only the driver writes here. Receipts are stored as small files in `metadata/_pending/` while they are few, and rolled up
+into parts; a crash between any two steps leaves files from which the next run goes on without a lost or doubled record.
 """
 
 import json
+import math
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from manifests.storage import Folder, first_contact, parquet_bytes
 
 _NUM_IO_THREADS = 8
 _NUM_ROWS_PER_PART = 20_000
+"""About so many; one that holds fewer is filled up before another begins."""
 _PART_INDEX = pa.schema([("key", HASH), ("request_hash", HASH), ("part", pa.int32()), ("origin", pa.int16())])
 
 
@@ -175,24 +177,25 @@ class Ledger:
         The media of records that give way are deleted last, and noted first, so that a crash leaves none behind. In
         shards they stay until `stale_shards` is asked for.
         """
-        self.flush()
-        if self._pending:
-            receipts = _one_of_each(_Rows.concat(self._pending))
+        arrived = [*self._pending, *self._unflushed]
+        if arrived:
+            receipts = _one_of_each(_Rows.concat(arrived))
             is_record = pc.is_null(receipts.table["error_type"])
             records = receipts.filter(is_record).select(self._schemas[layout.METADATA].names)
-            held = self._held(layout.METADATA, records)
-            self._note_stale_media(self._replaced_media(records, held))
-            self._replace(layout.METADATA, records, held)
             failures = receipts.filter(pc.invert(is_record))
             is_drawn = _is_among(request_hashes(failures.table), self.finished())
             failures = failures.filter(pc.invert(is_drawn))
-            self._replace(layout.FAILURES, failures, self._held(layout.FAILURES, failures))
-            self._forget_failures(records)
+            held_records, held_failures = self._held(layout.METADATA, records), self._held(layout.FAILURES, receipts)
+            if held_records.num_rows or held_failures.num_rows:
+                self.flush()  # other rows give way in several steps, and a crash on the way must find these again
+            self._note_stale_media(self._replaced_media(records, held_records))
+            self._replace(layout.METADATA, records, held_records, records.keys)
+            self._replace(layout.FAILURES, failures, held_failures, receipts.keys)
         if not self._has_shards:
             self._folder.delete(self._stale_media)
             self.forget_stale_media()
         self._folder.delete(self._pending_files)
-        self._pending, self._pending_files = [], []
+        self._pending, self._pending_files, self._unflushed = [], [], []
 
     def stale_shards(self) -> StaleShards:
         """What to remove from the shards: to be asked after `roll_up`, while nothing is being stored.
@@ -270,12 +273,17 @@ class Ledger:
         self._stale_media_files.append(name)
         self._stale_media.update(media)
 
-    def _replace(self, kind: str, rows: _Rows, held: pa.Table) -> None:
-        """Write rows into parts, each in the place of its item's older row, the others where there is room."""
+    def _replace(self, kind: str, rows: _Rows, held: pa.Table, settled: pa.ChunkedArray) -> None:
+        """Write rows into parts, each in the place of its item's older row, the others where there is room.
+
+        Args:
+            held: the index entries of all rows that are to go.
+            settled: the keys of the items to which they belong.
+        """
         is_held = _is_among(rows.keys, held["key"])
         for number in held["part"].unique().to_pylist():
             old = self._read_part(kind, number)
-            stays = old.filter(pc.invert(_is_among(old.keys, rows.keys)))
+            stays = old.filter(pc.invert(_is_among(old.keys, settled)))
             arrives = rows.filter(_is_among(rows.keys, old.keys))
             self._write_part(kind, number, _Rows.concat([stays, arrives]))
         self._append(kind, rows.filter(pc.invert(is_held)))
@@ -288,16 +296,10 @@ class Ledger:
         if len(rows) and room > 0:
             self._write_part(kind, last, _Rows.concat([self._read_part(kind, last), rows.slice(0, room)]))
             rows = rows.slice(room)
-        for start in range(0, len(rows), _NUM_ROWS_PER_PART):
+        size = math.ceil(len(rows) / max(1, len(rows) // _NUM_ROWS_PER_PART))  # alike, and none with a few rows
+        for start in range(0, len(rows), max(1, size)):
             self._part_names[kind].append(layout.part(kind, self._run_id, self._next_number(kind)))
-            self._write_part(kind, len(self._part_names[kind]) - 1, rows.slice(start, _NUM_ROWS_PER_PART))
-
-    def _forget_failures(self, records: _Rows) -> None:
-        """Take items that now have a record out of `failures/`."""
-        for number in self._held(layout.FAILURES, records)["part"].unique().to_pylist():
-            old = self._read_part(layout.FAILURES, number)
-            is_drawn = _is_among(old.keys, records.keys)
-            self._write_part(layout.FAILURES, number, old.filter(pc.invert(is_drawn)))
+            self._write_part(kind, len(self._part_names[kind]) - 1, rows.slice(start, size))
 
     def _read_part(self, kind: str, number: int) -> _Rows:
         return _Rows.of(self._folder.read_table(self._part_names[kind][number]))
@@ -315,8 +317,9 @@ class Ledger:
     def _origin_numbers(self, table: pa.Table) -> pa.Array:
         """For every row, the number under which `_origins` has where it was made."""
         columns = [table[name].combine_chunks().dictionary_encode() for name in Origin._fields]
-        codes = np.stack([column.indices.to_numpy() for column in columns])
-        _, rows, origin_of_row = np.unique(codes, axis=1, return_index=True, return_inverse=True)
+        sizes = [max(1, len(column.dictionary)) for column in columns]
+        codes = np.ravel_multi_index([column.indices.to_numpy() for column in columns], sizes)
+        _, rows, origin_of_row = np.unique(codes, return_index=True, return_inverse=True)
         with self._settling_origins:
             origins = [Origin(*(column[row].as_py() for column in columns)) for row in rows]
             numbers = [self._origins.setdefault(origin, len(self._origins)) for origin in origins]

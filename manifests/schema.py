@@ -127,6 +127,20 @@ class Shape(NamedTuple):
     num_inference_steps: int
     is_guided: bool
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        width: int,
+        height: int,
+        num_frames: int,
+        num_inference_steps: int,
+        guidance_scale: float,
+        **_: object,
+    ) -> "Shape":
+        """The shape of a request or record with these fields, and others that do not matter."""
+        return cls(width, height, num_frames, num_inference_steps, guidance_scale > 1.0)
+
     @property
     def work(self) -> int:
         """What drawing it takes, in units in which shapes of one model compare: pixels times passes of the denoiser."""
@@ -149,8 +163,7 @@ class Shape(NamedTuple):
         return cls(width, height, middle[0] if middle else 1, num_inference_steps, text.endswith("guided"))
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One sample to draw, with every default filled in."""
 
     id: str
@@ -177,7 +190,7 @@ class Request:
     def from_table(cls, table: pa.Table) -> "list[Request]":
         """The requests in the rows of a table with `REQUEST_COLUMNS` (and perhaps others)."""
         columns = [table[column.name].to_pylist() for column in REQUEST_COLUMNS]
-        return [cls(*values) for values in zip(*columns, strict=True)]
+        return list(map(cls._make, zip(*columns, strict=True)))
 
 
 class Rules(Protocol):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def load(checkpoints: Path, family: str, reference_batch: int, is_compiled: bool = False, **settings: str) -> Model:
-    make_deterministic()
+    make_deterministic(is_compiled)
     given = Settings({"default": "bfloat16"}, is_compiled, reference_batch, **settings)
     return registry.load(family, checkpoints / FAMILIES[family][0], given, "cuda")
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from manifests import layout
 from manifests.identity import RequestHasher, blake2b_128, request_hash
-from manifests.prompts import RowProblem, RowValidator, row_as_json
+from manifests.prompts import row_as_json
+from manifests.rows import RowProblem, RowValidator
 from manifests.schema import MANIFEST_COLUMNS, ModelContract
 from models.base import Rules
 
@@ -47,13 +48,13 @@ def test_a_row_is_valid_or_rejected_with_a_reason(row: dict[str, Any]) -> None:
         assert str(problem)
         assert row_as_json(row)
         return
-    assert item.requests
-    for request in item.requests:
-        assert request.prompt.strip()
-        assert 0 <= request.seed < 2**63
-        assert RULES.problem(**{name: getattr(request, name) for name in JUDGED}) is None
-        assert math.isfinite(request.guidance_scale)
-    assert len({request.request_hash for request in item.requests}) == len(item.requests)
+    fields = item.settled.fields
+    assert item.prompt.strip()
+    assert RULES.problem(**{name: fields[name] for name in JUDGED}) is None
+    assert math.isfinite(fields["guidance_scale"])
+    assert item.samples
+    assert all(0 <= sample.seed < 2**63 for sample in item.samples)
+    assert len({sample.request_hash for sample in item.samples}) == len(item.samples)
     assert VALIDATOR.item(dict(reversed(row.items()))) == item, "the order of columns should not matter"
 
 

@@ -1,6 +1,5 @@
 """Each family's loop against the stock pipeline's `__call__`, bit for bit, and against itself in other batches."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ FAMILIES = {
 
 def request_for(prompt: str, seed: int, **fields: object) -> Request:
     request = Request("id", 0, "model", prompt, None, seed, 64, 32, 1, None, 4, 4.5, None)
-    return replace(request, **fields)
+    return request._replace(**fields)
 
 
 def load(checkpoints: Path, family: str, dtype: str, **settings: object) -> Model:

@@ -16,7 +16,7 @@ from actors import checkpoints as checkpoint_store
 from actors.encoding import Encoding
 from actors.media import decode, encode
 from actors.provenance import DIGITAL_SOURCE_TYPE
-from manifests.prompts import RowProblem, RowValidator
+from manifests.rows import RowProblem, RowValidator
 from manifests.schema import ModelContract
 from models.base import Rules
 from models.registry import FAMILIES
@@ -93,12 +93,8 @@ def validator() -> RowValidator:
 
 def test_rows_as_pandas_writes_them() -> None:
     item = validator().item({"prompt": "a cat", "id": 12, "seed": 5.0, "width": 512.0, "guidance_scale": 3})
-    assert (item.id, item.requests[0].seed, item.requests[0].width, item.requests[0].guidance_scale) == (
-        "12",
-        5,
-        512,
-        3.0,
-    )
+    fields = item.settled.fields
+    assert (item.id, item.samples[0].seed, fields["width"], fields["guidance_scale"]) == ("12", 5, 512, 3.0)
     with pytest.raises(RowProblem, match="too large to be exact"):
         validator().item({"prompt": "a cat", "seed": 2.0**60})
 
@@ -107,7 +103,7 @@ def test_an_id_is_given_by_content_and_changes_with_it() -> None:
     first = validator().item({"prompt": "a cat", "width": 512, "tag": "x"})
     same = validator().item({"tag": "x", "prompt": "a cat", "width": 512.0, "seed": None})
     other = validator().item({"prompt": "a cat", "width": 512, "tag": "y"})
-    assert (first.id, first.requests) == (same.id, same.requests)
+    assert (first.id, first.samples) == (same.id, same.samples)
     assert first.id != other.id
 
 
