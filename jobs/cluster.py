@@ -38,7 +38,7 @@ def _connect() -> Cluster:
     data.enable_progress_bars = False
     data.print_on_execution_start = False
     data.raise_original_map_exception = True
-    data.target_max_block_size = 2**24  # small items are stored together; a large one as soon as its batch is done
+    data.target_max_block_size = 2**25  # small items are stored by the thousand, a large one when its batch is done
     # Ray adds actors where those that there are have all the chunks that they may have, and more wait
     data.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     return this_cluster()

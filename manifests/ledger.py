@@ -1,7 +1,8 @@
 """What is finished: loads it, commits receipts, and keeps `metadata/` and `failures/` free of doubles.
 
-Only the driver writes here. Receipts are stored as small files in `metadata/_pending/` while they are few, and rolled up
-into parts; a crash between any two steps leaves files from which the next run goes on without a lost or doubled record.
+Only the driver writes here. Receipts are stored as small files in `metadata/_pending/` while they are few, and rolled
+up into parts; a crash between any two steps leaves files from which the next run goes on without a lost or doubled
+record.
 """
 
 import json

@@ -90,7 +90,7 @@ FAMILIES: Mapping[str, Family] = {
         rules=_blank_rules,
         arguments={},
         reference_batch={False: 1, True: 1},
-        num_items_per_chunk=4096,
+        num_items_per_chunk=8192,
     ),
 }
 
