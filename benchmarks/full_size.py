@@ -1,5 +1,6 @@
 """Checkpoints in the shape of the published ones, with random weights: same shapes, same kernels, same speed."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,3 +99,15 @@ def build_wan_a14b(folder: Path) -> None:
         prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
     )
     WanPipeline(make_tokenizer(512), text_encoder, vae, scheduler, transformer).save_pretrained(folder)
+
+
+def with_two_experts(one_expert: Path, folder: Path) -> None:
+    """A Wan 2.2 of the files of one with a single expert, which is both of its two; in memory they are two."""
+    folder.mkdir()
+    index = json.loads((one_expert / "model_index.json").read_text())
+    index |= {"transformer_2": index["transformer"], "boundary_ratio": 0.875}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for part in one_expert.iterdir():
+        if part.is_dir():
+            (folder / part.name).symlink_to(part)
+    (folder / "transformer_2").symlink_to(one_expert / "transformer")

@@ -6,6 +6,7 @@ half an hour and 40 GB of disk.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -27,7 +28,7 @@ import torch
 from diffusers import SanaPipeline
 
 from actors.environment import make_deterministic
-from benchmarks.full_size import build_sana_1600m, build_wan_a14b
+from benchmarks.full_size import build_sana_1600m, build_wan_a14b, with_two_experts
 from benchmarks.speedups import requests_of
 from models import registry
 from models.base import Settings
@@ -264,6 +265,40 @@ def check_wan_strict(checkpoint: Path) -> None:
     print(f"Wan, strict: {num_same} of 2 clips the same together and alone; sizes {json.dumps(sizes)}", flush=True)
 
 
+def check_wan_experts(checkpoint: Path) -> None:
+    """Two experts, both on the GPU or one in turn: four clips of 33 frames, four steps, half of them of each expert."""
+    clip = {"width": 832, "height": 480, "num_frames": 33, "fps": 16.0, "num_inference_steps": 4, "guidance_scale": 5.0}
+    requests = requests_of([f"prompt {number}" for number in range(4)], **clip)
+    two_experts = checkpoint.with_name("wan-two-experts")
+    with_two_experts(checkpoint, two_experts)
+    ways = {
+        "both on the GPU, clip by clip": ("none", 1),
+        "offload: model, a swap for four clips": ("model", 4),
+        "offload: model, clip by clip": ("model", 1),
+    }
+    kept: torch.Tensor | None = None
+    for name, (offload, num_together) in ways.items():
+        settings = Settings({"default": "bfloat16"}, compile=False, reference_batch=1, offload=offload)
+        model = registry.load("WanPipeline", two_experts, settings, make_deterministic(compiled=False))
+        embeddings = model.encode(requests)
+        model.render(requests[:1], embeddings[:1])
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        frames = torch.cat(
+            [
+                model.render(requests[start : start + num_together], embeddings[start : start + num_together]).frames
+                for start in range(0, len(requests), num_together)
+            ]
+        ).cpu()
+        seconds, gib = (time.perf_counter() - began) / len(requests), torch.cuda.max_memory_allocated() / 2**30
+        kept = frames if kept is None else kept
+        num_same = sum(torch.equal(*pair) for pair in zip(frames, kept, strict=True))
+        print(f"{name}: {seconds:.1f} s a clip, {gib:.1f} GiB, {num_same} of 4 the same pixels", flush=True)
+        del model, embeddings  # which refer to themselves
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 _SANA_CHECKS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
     "eager": partial(check_speed, compiled=False),
     "compiled": partial(check_speed, compiled=True),
@@ -274,7 +309,7 @@ _SANA_CHECKS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
     "memory": check_memory,
     "shared": check_shared,
 }
-_WAN_CHECKS = {"wan": check_wan, "wan-strict": check_wan_strict}
+_WAN_CHECKS = {"wan": check_wan, "wan-strict": check_wan_strict, "wan-experts": check_wan_experts}
 
 
 def main() -> None:
