@@ -124,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["sana", "wan", "adherence"])
     parser.add_argument("--num-captions", type=int, default=500)
+    parser.add_argument("--checkpoints", nargs="+", choices=["sana-shapes", "wan-shapes"], help="default: both")
     given = parser.parse_args()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"on {device}, torch {torch.__version__}", flush=True)
@@ -147,10 +148,13 @@ def main() -> None:
         faster: dict[str, Any] = {"none": Speedups()}
         faster |= {"12 steps": 12, "10 steps": 10}
         faster |= PASSES | (PRODUCTS | TOGETHER if torch.cuda.is_available() else {})
-        small = {"width": sana.SIDE, "height": sana.SIDE, "num_inference_steps": 20}
-        compare_adherence("SanaPipeline", _CHECKPOINTS / "sana-shapes", given.num_captions, image | small, faster)
-        small |= {"width": wan.SIDE, "height": wan.SIDE, "num_frames": wan.NUM_FRAMES, "guidance_scale": 3.0}
-        compare_adherence("WanPipeline", _CHECKPOINTS / "wan-shapes", given.num_captions, clip | small, faster)
+        small_image = image | {"width": sana.SIDE, "height": sana.SIDE}
+        small_clip = clip | {"width": wan.SIDE, "height": wan.SIDE, "num_frames": wan.NUM_FRAMES}
+        small_clip |= {"num_inference_steps": 20, "guidance_scale": 3.0}
+        ways = {"sana-shapes": ("SanaPipeline", small_image), "wan-shapes": ("WanPipeline", small_clip)}
+        for name in given.checkpoints or ways:
+            pipeline_class, fields = ways[name]
+            compare_adherence(pipeline_class, _CHECKPOINTS / name, given.num_captions, fields, faster)
 
 
 if __name__ == "__main__":
