@@ -30,7 +30,7 @@ def allocated_bytes() -> int:
 
 
 class DoesNotFit(Exception):
-    """The reference batch needs more memory than there is."""
+    """The weights, or the reference batch, need more memory than there is."""
 
 
 def explain_reference(reference_batch: int, needed: int, available: int, weights: int, largest_fitting: int) -> str:
@@ -41,6 +41,14 @@ def explain_reference(reference_batch: int, needed: int, available: int, weights
         f"the reference batch of {reference_batch} needs about {needed / _GIB:.1f} GiB of GPU memory, "
         f"{weights / _GIB:.1f} of it for weights, and {available / _GIB:.1f} are available; "
         f"offload: model may fit and keeps the pixels; {' or '.join(others)} may fit and changes them"
+    )
+
+
+def explain_weights() -> str:
+    """Why a model cannot be loaded here, and which setting could help."""
+    return (
+        f"the model's weights do not fit into the {(available_bytes() or 0) / _GIB:.1f} GiB of GPU memory that are "
+        "available; offload: group keeps them in CPU memory"
     )
 
 

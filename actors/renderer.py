@@ -11,8 +11,9 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 import ray
+import torch
 
-from actors import metrics
+from actors import memory, metrics
 from actors.audit import Drawn, is_chosen
 from actors.checkpoints import fetch
 from actors.compiled import SharedCompilation
@@ -52,7 +53,10 @@ class Renderer:
         if self._compilation is not None:
             self._compilation.take()
         folder = fetch(spec.checkpoint, spec.patience_seconds)
-        model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
+        try:
+            model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
+        except torch.OutOfMemoryError as error:
+            raise memory.DoesNotFit(memory.explain_weights()) from error
         self._drawer = Drawer(spec, model, known)
         self._constants = place | {
             "checkpoint": spec.checkpoint_name,

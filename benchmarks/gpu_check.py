@@ -245,6 +245,15 @@ def check_memory(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
     print(f"16 GiB left: fast {len(fast.pixels)} of {len(rows)} drawn", flush=True)
 
 
+def check_weights(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
+    """Less memory than the weights take: one line says so, and `offload: group` draws."""
+    rows = rows[:4]
+    with taken(6 * 2**30):
+        refused = run("refused", checkpoint, rows, compile=False)
+        streamed = run("streamed", checkpoint, rows, compile=False, offload="group")
+    print(f"6 GiB left: {len(refused.pixels)} of 4 drawn, {len(streamed.pixels)} with offload: group", flush=True)
+
+
 def check_wan(checkpoint: Path) -> None:
     """Clips of 81 frames, 832 × 480, two steps: how many at once pay."""
     rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(4)]
@@ -272,7 +281,7 @@ def check_wan_experts(checkpoint: Path) -> None:
     two_experts = checkpoint.with_name("wan-two-experts")
     with_two_experts(checkpoint, two_experts)
     kept: torch.Tensor | None = None
-    for offload, num_together in {"none": 1, "group": 1, "model": 4}.items():
+    for offload, num_together in {"none": 1, "model": 4, "group": 1}.items():  # what `group` pins is given back late
         settings = Settings({"default": "bfloat16"}, compile=False, reference_batch=1, offload=offload)
         model = registry.load("WanPipeline", two_experts, settings, make_deterministic(compiled=False))
         embeddings = model.encode(requests)
@@ -308,6 +317,7 @@ _SANA_CHECKS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
     "cold-start": check_cold_start,
     "fastest": check_fastest,
     "memory": check_memory,
+    "weights": check_weights,
     "shared": check_shared,
 }
 _WAN_CHECKS = {"wan": check_wan, "wan-strict": check_wan_strict, "wan-experts": check_wan_experts}
