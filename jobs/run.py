@@ -1,5 +1,6 @@
 """The drawing part of a submission: runs the models' Datasets, commits their receipts, counts, and ends well."""
 
+import re
 import signal
 import sys
 import time
@@ -321,5 +322,6 @@ def _root_cause(error: Exception) -> str:
     if original is not None:
         own_words = str(original).partition("Failed to apply UDF")[0].rstrip(": '\n")  # Ray appends advice of its own
         return f"{type(original).__name__}: {one_line(Exception(own_words))}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return one_line(Exception(lines[-1] if lines else repr(error)))  # Ray quotes the worker's traceback, error last
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    without_module = re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1])  # Ray quotes the worker's traceback, error last
+    return one_line(Exception(without_module))
