@@ -46,9 +46,9 @@ class Journal:
         Returns:
             Those of the items that were being drawn at a death; None if no more chunks are to be drawn.
         """
-        for number, attempt in list(self._attempts.items()):
+        for name, attempt in list(self._attempts.items()):
             if not attempt.items.isdisjoint(items):
-                del self._attempts[number]
+                del self._attempts[name]
                 self._count_death(attempt)
         if self._is_stopping:
             return None

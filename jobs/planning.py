@@ -17,7 +17,7 @@ from manifests.errors import one_line
 from manifests.hash_set import HASH, HashSet, as_numpy, hashes_of_hex
 from manifests.identity import item_key
 from manifests.prompts import Manifest, RowGroup, read_rows, row_as_json
-from manifests.rows import RowProblem, RowValidator, Settled, content_hash
+from manifests.rows import RowProblem, RowValidator, content_hash
 from manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
 from manifests.secrets import mask_secrets
 from manifests.storage import is_passing
@@ -190,7 +190,7 @@ class _Scan:
         self._model_numbers = {model: number for number, model in enumerate(validator.models)}
 
     def __call__(self, row_group: RowGroup, number: int) -> tuple[pa.Table, pa.Table]:
-        samples: list[tuple[int, int, Settled, bytes, str]] = []
+        samples: list[tuple[int, int, int, Shape, bytes, str]] = []
         rejected: list[dict[str, Any]] = []
         try:
             for row_number, row in read_rows(row_group):
@@ -199,29 +199,33 @@ class _Scan:
                 except RowProblem as problem:
                     rejected.append(_rejected_row(row_group.file, row_number, row, str(problem)))
                     continue
+                model, shape = self._model_numbers[item.settled.fields["model"]], item.settled.shape
                 for sample_index, _, request_hash in item.samples:
                     key = item_key(item.id, sample_index)
-                    samples.append((row_number, sample_index, item.settled, key, request_hash))
+                    samples.append((row_number, sample_index, model, shape, key, request_hash))
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             if is_passing(error):
                 raise
             reason = f"row group {row_group.index} cannot be read: {one_line(error)}"
             return _SCAN_SCHEMA.empty_table(), _rejected_file(row_group.file, reason)
-        return self._scanned(number, samples), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
+        return _as_scan(number, samples), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
 
-    def _scanned(self, row_group: int, samples: list[tuple[int, int, Settled, bytes, str]]) -> pa.Table:
-        settled = [settled for _, _, settled, _, _ in samples]
-        shapes = {shape: str(shape) for shape in {some.shape for some in settled}}
-        columns = {
-            "row_group": np.full(len(samples), row_group, np.int32),
-            "row_number": [row_number for row_number, _, _, _, _ in samples],
-            "sample_index": [sample_index for _, sample_index, _, _, _ in samples],
-            "model": [self._model_numbers[some.fields["model"]] for some in settled],
-            "shape": [shapes[some.shape] for some in settled],
-            "key": [key for _, _, _, key, _ in samples],
-            "request_hash": hashes_of_hex(request_hash for _, _, _, _, request_hash in samples),
-        }
-        return pa.table(columns, _SCAN_SCHEMA)
+
+def _as_scan(row_group: int, samples: list[tuple[int, int, int, Shape, bytes, str]]) -> pa.Table:
+    if not samples:
+        return _SCAN_SCHEMA.empty_table()
+    row_numbers, sample_indices, models, shapes, keys, request_hashes = zip(*samples, strict=True)
+    in_words = {shape: str(shape) for shape in set(shapes)}
+    columns = {
+        "row_group": np.full(len(samples), row_group, np.int32),
+        "row_number": row_numbers,
+        "sample_index": sample_indices,
+        "model": models,
+        "shape": [in_words[shape] for shape in shapes],
+        "key": keys,
+        "request_hash": hashes_of_hex(request_hashes),
+    }
+    return pa.table(columns, _SCAN_SCHEMA)
 
 
 def _map_row_groups(function: Callable[..., Any], arguments: list[tuple[RowGroup, Any]]) -> Iterator[Any]:

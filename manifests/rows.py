@@ -20,7 +20,7 @@ class RowProblem(Exception):
 
 
 class Sample(NamedTuple):
-    """What is one sample's own, beside its item's."""
+    """What a request has that others of its item do not."""
 
     sample_index: int
     seed: int
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Settled:
-    """What most rows of a manifest share: all of their requests that the job file may say.
+    """What rows may leave to the job file, and most rows of a manifest share, every default filled in.
 
     Attributes:
         fields: of a request, by name.

@@ -130,7 +130,6 @@ class Shape(NamedTuple):
     @classmethod
     def of(
         cls,
-        *,
         width: int,
         height: int,
         num_frames: int,
@@ -184,7 +183,7 @@ class Request(NamedTuple):
     @property
     def shape(self) -> "Shape":
         """What items must share to be drawn in one batch."""
-        return Shape(self.width, self.height, self.num_frames, self.num_inference_steps, self.guidance_scale > 1.0)
+        return Shape.of(self.width, self.height, self.num_frames, self.num_inference_steps, self.guidance_scale)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "list[Request]":
