@@ -15,6 +15,9 @@ def make_deterministic(compiled: bool) -> str:
 
     On a CPU every actor computes with one thread: how a sum is split among threads changes its last bit, so that a
     pool's `num_cpus` would change pixels. More actors use more cores.
+
+    Args:
+        compiled: whether this process compiles what it draws with.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # so that the memory of one batch size is not lost for the next

@@ -50,7 +50,7 @@ class Watch:
     def begin(self, items: Sequence[str], deadline_seconds: float) -> Watched:
         """These items are about to be drawn."""
         watched = Watched(uuid.uuid4().hex, deadline_seconds)
-        ray.get(self._journal.began.remote(watched.attempt, list(items)))
+        ray.get(self._journal.began.remote(watched.attempt, items))
         with self._lock:
             self._on_their_way.append(watched)
             if len(self._on_their_way) == 1:

@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--store", choices=["local", "s3"], default="local")
-    parser.add_argument("--num-cpus", type=int, help="that Ray is told of; default: the machine's")
+    parser.add_argument("--num-cpus", type=int, default=os.cpu_count(), help="that Ray is told of")
     parser.add_argument("--only", choices=["rendermill", "plain Ray Data"])
     given = parser.parse_args()
     with ExitStack() as stack:
@@ -136,7 +136,7 @@ def main() -> None:
         outputs = str(folder / "outputs")
         if given.store == "s3":
             outputs = stack.enter_context(s3_bucket(folder / "s3", "rows"))
-        cluster = stack.enter_context(ray_head(given.num_cpus or os.cpu_count()))
+        cluster = stack.enter_context(ray_head(given.num_cpus))
         environment = cluster.environment | {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
         wait_for_disk(folder)
         print(_HEAD + "\n|" + "---|" * _HEAD.count(" |"))

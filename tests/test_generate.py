@@ -337,15 +337,19 @@ def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> N
 
 
 def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill: Rendermill, tmp_path: Path) -> None:
-    unloadable = tmp_path / "unloadable"
-    shutil.copytree(rendermill.checkpoints / "wan-shapes", unloadable)
-    (unloadable / "text_encoder" / "model.safetensors").write_bytes(b"cut off")
+    incomplete, cut_off = tmp_path / "incomplete", tmp_path / "cut-off"
+    for unloadable in (incomplete, cut_off):
+        shutil.copytree(rendermill.checkpoints / "wan-shapes", unloadable)
+    (incomplete / "transformer_2" / "diffusion_pytorch_model.safetensors").unlink()
+    (cut_off / "text_encoder" / "model.safetensors").write_bytes(b"cut off")
     rendermill.model("sana", "sana-shapes")
-    rendermill.model("wan", str(unloadable), defaults={"num_frames": 5})
-    rendermill.manifest([{"prompt": "a cat", "model": model} for model in ("sana", "wan")])
+    rendermill.model("incomplete", str(incomplete), defaults={"num_frames": 5})
+    rendermill.model("cut-off", str(cut_off), defaults={"num_frames": 5})
+    rendermill.manifest([{"prompt": "a cat", "model": model} for model in ("sana", "incomplete", "cut-off")])
     finished = rendermill.generate()
     assert finished.status == 1, finished
-    assert "stopped: wan: SafetensorError: " in finished.out
+    assert "stopped: incomplete: OSError: Error no file named diffusion_pytorch_model.safetensors" in finished.out
+    assert "stopped: cut-off: SafetensorError: " in finished.out
     assert "Traceback" not in finished.out + finished.error
     assert [record["model"] for record in rendermill.table("metadata")] == ["sana"]
 
