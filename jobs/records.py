@@ -29,7 +29,7 @@ def read_records(
     Args:
         model: only this model's.
     """
-    for receipts in _read(output, layout.PENDING, [*columns, "model", "error_type"]):
+    for receipts in _read_pending(output, [*columns, "model", "error_type"]):
         yield _of_model(receipts.filter(pc.is_null(receipts["error_type"])), model).select(columns)
     for records in _read(output, layout.METADATA, [*columns, "model"]):
         yield _of_model(records, model).select(columns)
@@ -37,9 +37,14 @@ def read_records(
 
 def read_failures(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
     """The failures, a table a file."""
-    for receipts in _read(output, layout.PENDING, [*columns, "error_type"]):
+    for receipts in _read_pending(output, [*columns, "error_type"]):
         yield receipts.filter(pc.is_valid(receipts["error_type"])).select(columns)
     yield from _read(output, layout.FAILURES, columns)
+
+
+def _read_pending(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
+    for folder in (layout.FORMER_PENDING, layout.PENDING):
+        yield from _read(output, folder, columns)
 
 
 def _read(output: Folder, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -9,7 +9,10 @@ Layout = Literal["files", "webdataset"]
 
 FORMAT_FILE = "rendermill.json"
 METADATA = "metadata"
-PENDING = "metadata/_pending"
+PENDING = "_pending"
+"""Beside `metadata/`, as polars, DuckDB and `datasets` read all that lies below that."""
+FORMER_PENDING = "metadata/_pending"
+"""Where earlier versions left it; the next run moves it into parts."""
 FAILURES = "failures"
 REJECTED = "rejected"
 RUNS = "runs"

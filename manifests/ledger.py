@@ -1,6 +1,6 @@
 """What is finished: loads it, commits receipts, and keeps `metadata/` and `failures/` free of doubles.
 
-Only the driver writes here. Receipts are stored as small files in `metadata/_pending/` while they are few, and rolled
+Only the driver writes here. Receipts are stored as small files in `_pending/` while they are few, and rolled
 up into parts; a crash between any two steps leaves files from which the next run goes on without a lost or doubled
 record.
 """
@@ -198,6 +198,25 @@ class Ledger:
         self._folder.delete(self._pending_files)
         self._pending, self._pending_files, self._unflushed = [], [], []
 
+    def drop(self, keys: pa.Array) -> int:
+        """Remove the records of items, so that the next run renders them again.
+
+        Args:
+            keys: `item_keys` of the items, 16-byte binary.
+
+        Returns:
+            How many records were removed.
+        """
+        self.roll_up()
+        keys = pa.chunked_array([keys], HASH)
+        index = self._index[layout.METADATA]
+        held = index.filter(_is_among(index["key"], keys))
+        nothing = _Rows.of(self._schemas[layout.METADATA].empty_table())
+        self._note_stale_media(self._media_of(keys, held))
+        self._replace(layout.METADATA, nothing, held, keys)
+        self.roll_up()
+        return held.num_rows
+
     def stale_shards(self) -> StaleShards:
         """What to remove from the shards: to be asked after `roll_up`, while nothing is being stored.
 
@@ -242,7 +261,7 @@ class Ledger:
 
     def _recover_pending(self) -> None:
         """Roll up what a run that died left in `_pending/`; what it had rolled up already takes its own place again."""
-        for name in self._folder.names(layout.PENDING):
+        for name in [*self._folder.names(layout.FORMER_PENDING), *self._folder.names(layout.PENDING)]:
             if name.endswith(".json"):
                 self._stale_media_files.append(name)
                 self._stale_media.update(json.loads(self._folder.read(name) or b"[]"))
@@ -259,11 +278,15 @@ class Ledger:
 
     def _replaced_media(self, records: _Rows, held: pa.Table) -> set[str]:
         """The media of the records that these ones replace."""
-        replaced: set[str] = set()
+        return self._media_of(records.keys, held).difference(records.table["path"].to_pylist())
+
+    def _media_of(self, keys: pa.ChunkedArray, held: pa.Table) -> set[str]:
+        """The media that records of these items name, in the parts that hold some of them."""
+        media: set[str] = set()
         for number in held["part"].unique().to_pylist():
             old = self._read_part(layout.METADATA, number)
-            replaced.update(old.filter(_is_among(old.keys, records.keys)).table["path"].to_pylist())
-        return replaced.difference(records.table["path"].to_pylist())
+            media.update(old.filter(_is_among(old.keys, keys)).table["path"].to_pylist())
+        return media
 
     def _note_stale_media(self, media: Collection[str]) -> None:
         """Write down media before a record that makes them stale is written."""

@@ -11,7 +11,7 @@ import pytest
 from manifests import layout
 from manifests.errors import UserError
 from manifests.identity import blake2b_128
-from manifests.ledger import Ledger
+from manifests.ledger import Ledger, item_keys
 from manifests.rejected import RejectedRows
 from manifests.schema import REJECTED_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder
@@ -95,6 +95,30 @@ def test_a_run_that_died_between_part_and_deletion_doubles_nothing(tmp_path: Pat
     open_ledger(tmp_path, "next")
     assert (ids(tmp_path), ids(tmp_path, "failures")) == (["a"], ["bad"])
     assert Folder(str(tmp_path)).names(layout.PENDING) == []
+
+
+def test_what_an_earlier_version_left_below_the_records_is_recovered(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, "died")
+    ledger.add(receipts(receipt("a")))
+    ledger.flush()
+    (pending,) = Folder(str(tmp_path)).names(layout.PENDING)
+    assert not pending.startswith("metadata/"), "polars, DuckDB and datasets read all files below the records"
+    former = tmp_path / layout.FORMER_PENDING / "20261101T000000-abcdef-00000.parquet"
+    former.parent.mkdir()
+    (tmp_path / pending).rename(former)
+    open_ledger(tmp_path, "next")
+    assert ids(tmp_path) == ["a"]
+    assert not former.exists()
+
+
+def test_dropped_records_are_gone_and_their_items_can_come_again(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.add(receipts(*(receipt(item) for item in "abc")))
+    assert ledger.drop(item_keys(receipts(receipt("b"), receipt("unknown")))) == 1
+    assert ids(tmp_path) == ["a", "c"]
+    ledger.add(receipts(receipt("b")))
+    ledger.roll_up()
+    assert ids(tmp_path) == ["a", "b", "c"]
 
 
 def test_a_changed_item_takes_its_old_records_place(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     del files[other.replace(".png", ".json")]
     broken = pack(files)[: len(files[picture])]
     shard.write_bytes(broken)
-    note = rendermill.output / "metadata/_pending/20200101T000000-000000-00000.stale.json"
+    note = rendermill.output / "_pending/20200101T000000-000000-00000.stale.json"
     note.write_text(json.dumps([largest]))
     left = rendermill.run("generate", job)
     assert (left.status, f"{largest} is damaged and stays as it is: " in left.out) == (0, True), left
