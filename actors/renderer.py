@@ -21,7 +21,7 @@ from actors.drawer import Drawer, Outcome, Outcomes, failed, known
 from actors.environment import device_name, environment, make_deterministic
 from actors.journal import MAX_DEATHS_ALONE, Suspicion
 from actors.spec import RendererSpec
-from manifests.schema import Request, Shape
+from manifests.schema import FRAMES, Request, Shape
 from models import registry
 
 _NUM_BATCHES_WAITING = 2
@@ -73,7 +73,7 @@ class Renderer:
             chunk: request columns and the manifest's extra ones.
 
         Yields:
-            A table a batch: the chunk's columns, what the record says of rendering, and `frames`, the raw uint8 bytes
+            A table a batch: the chunk's columns, what the record says of rendering, and `FRAMES`, the raw uint8 bytes
             in order frame, row, column, RGB; null for a failure.
         """
         requests = Request.from_table(chunk)
@@ -163,7 +163,7 @@ class Renderer:
             "error_type": pa.array([outcome.error_type for outcome in outcomes], pa.string()),
             "error": pa.array([outcome.error for outcome in outcomes], pa.string()),
             "attempts": pa.array([outcome.attempt if outcome.error_type else None for outcome in outcomes], pa.int32()),
-            "frames": _as_binary([outcome.frames for outcome in outcomes]),
+            FRAMES: _as_binary([outcome.frames for outcome in outcomes]),
         }
         for name, column in columns.items():
             table = table.append_column(name, column)

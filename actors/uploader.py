@@ -12,9 +12,10 @@ from actors.encoding import Encoding
 from actors.media import EXTENSIONS, encode
 from manifests.errors import one_line
 from manifests.layout import key_in_shard, media_path, shard
-from manifests.schema import ERROR_COLUMNS, REQUEST_COLUMNS
+from manifests.schema import ERROR_COLUMNS, FRAMES, MEDIA, REQUEST_COLUMNS
 from manifests.shards import json_of, pack, sample_json
 from manifests.storage import Folder
+from manifests.values import python_rows
 
 _ERROR = tuple(column.name for column in ERROR_COLUMNS)
 _FOUND = ("path", "member", "format", "bytes", "sha256", "pixel_sha256", *_ERROR)
@@ -27,7 +28,7 @@ def store(rendered: pa.Table, output: Folder, encoding: Encoding, receipts: pa.S
     """Encode and store every item of a table, each as a file.
 
     Args:
-        rendered: from `Renderer`: request and record columns known so far, and `frames` (raw uint8 bytes).
+        rendered: from `Renderer`: request and record columns known so far, and `FRAMES` (raw uint8 bytes).
         receipts: the schema to return, `manifests.schema.receipt_schema`.
 
     Returns:
@@ -53,12 +54,12 @@ def encode_all(rendered: pa.Table, encoding: Encoding, receipts: pa.Schema) -> p
         receipts: as for `store`.
 
     Returns:
-        One receipt an item, still without its `path`, and a column `media`: the file's bytes; null for a failure.
+        One receipt an item, still without its `path`, and a column `MEDIA`: the file's bytes; null for a failure.
     """
     with metrics.timed(_model_of(rendered), "store"):
         encoded = list(_encoded(rendered, encoding))
     table = _receipts(rendered, [outcome for _, outcome, _ in encoded], receipts)
-    return table.append_column("media", pa.array([data for _, _, data in encoded], pa.large_binary()))
+    return table.append_column(MEDIA, pa.array([data for _, _, data in encoded], pa.large_binary()))
 
 
 def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema) -> pa.Table:
@@ -71,24 +72,28 @@ def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema) -> pa.Table
     Returns:
         One receipt an item.
     """
-    receipts = encoded.drop_columns(["media"])
-    rows = receipts.to_pylist()
-    drawn = [(row, media) for row, media in zip(rows, encoded["media"], strict=True) if media.is_valid]
+    names = [name for name in encoded.schema.names if name not in (MEDIA, *extra.names)]
+    rows = encoded.select(names).to_pylist()
+    own_columns = encoded.select(extra.names)
+    drawn = [(index, rows[index], media) for index, media in enumerate(encoded[MEDIA]) if media.is_valid]
     files: dict[str, bytes | pa.Buffer] = {}
-    for row, media in drawn:
+    for index, row, media in drawn:
         key = key_in_shard(row["id"], row["sample_index"], row["request_hash"])
         row["member"] = f"{key}.{EXTENSIONS[row['format']]}"
         if row["member"] not in files:  # Ray may have had an item drawn twice: the first one's receipt counts
-            files |= {row["member"]: media.as_buffer(), json_of(row["member"]): sample_json(row, extra.names)}
+            (own,) = python_rows(own_columns.slice(index, 1))
+            files |= {row["member"]: media.as_buffer(), json_of(row["member"]): sample_json(row | own, extra.names)}
     if drawn:
         data = pack(files)
-        first, _ = drawn[0]
+        _, first, _ = drawn[0]
         path = shard(first["model"], first["run_id"], hashlib.sha256(data).hexdigest())
         with metrics.timed(first["model"], "store"):
             output.write(path, data)
-        for row, _ in drawn:
+        for _, row, _ in drawn:
             row["path"] = path
-    return pa.Table.from_pylist(rows, receipts.schema)
+    known = pa.Table.from_pylist(rows, pa.schema([encoded.schema.field(name) for name in names]))
+    receipts = encoded.drop_columns([MEDIA]).schema
+    return pa.table([(known if name in names else encoded)[name] for name in receipts.names], schema=receipts)
 
 
 def _model_of(rendered: pa.Table) -> str:
@@ -98,7 +103,7 @@ def _model_of(rendered: pa.Table) -> str:
 def _encoded(rendered: pa.Table, encoding: Encoding) -> Iterator[tuple[dict[str, Any], dict[str, Any], bytes | None]]:
     """Every item's row, what its receipt says beside that, but for its place, and its file; a failure has none."""
     rows = rendered.select(_NEEDED).to_pylist()
-    for row, frames in zip(rows, rendered["frames"], strict=True):
+    for row, frames in zip(rows, rendered[FRAMES], strict=True):
         if row["error_type"] is not None:
             yield row, {name: row[name] for name in _ERROR}, None
             continue

@@ -14,6 +14,7 @@ from jobs.run_file import new_run_id
 from jobs.stored_files import StoredFiles
 from jobs.workers import start_desk
 from manifests.rows import RowValidator
+from manifests.schema import MEDIA
 from manifests.storage import Folder
 
 _NUM_BATCHES = 4
@@ -57,7 +58,7 @@ def calibrate(
         files = StoredFiles(began)
         drawn = pipeline.drawn(plan.outstanding.first_of_each_shape(num_samples)[name])
         for encoded in (
-            pipeline.encoded(drawn).drop_columns(["media"]).iter_batches(batch_size=None, batch_format="pyarrow")
+            pipeline.encoded(drawn).drop_columns([MEDIA]).iter_batches(batch_size=None, batch_format="pyarrow")
         ):
             files.add(encoded)
         if files.first is not None:

@@ -23,7 +23,7 @@ from jobs.run_file import job_of_run, new_run_id, newest_run
 from jobs.workers import Desk, open_profiles, start_desk
 from manifests.errors import UserError
 from manifests.identity import request_hash
-from manifests.schema import REQUEST_COLUMNS
+from manifests.schema import FRAMES, REQUEST_COLUMNS
 from manifests.shards import read_member
 from manifests.storage import Folder
 
@@ -117,7 +117,7 @@ def _draw(
 def _compare(table: pa.Table, output: Folder) -> pa.Table:
     results = [
         _compare_one(row, pixels, output)
-        for row, pixels in zip(table.drop_columns(["frames"]).to_pylist(), table["frames"], strict=True)
+        for row, pixels in zip(table.drop_columns([FRAMES]).to_pylist(), table[FRAMES], strict=True)
     ]
     return pa.table({name: [getattr(result, name) for result in results] for name in DrawnAgain.__dataclass_fields__})
 

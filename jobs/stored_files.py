@@ -11,6 +11,7 @@ from actors.profile import FirstBatch
 from manifests.schema import Shape
 
 _SHAPE = ("width", "height", "num_frames", "num_inference_steps", "is_guided")
+_COLUMNS = (*_SHAPE[:-1], "guidance_scale", "bytes", "batch_size", "started_at", "seconds")
 
 
 class StoredFiles:
@@ -36,6 +37,7 @@ class StoredFiles:
 
     def add(self, receipts: pa.Table) -> None:
         """Take receipts; failures have no file."""
+        receipts = receipts.select([*_COLUMNS])  # a manifest's own columns may have any name and type
         files = receipts.filter(pc.is_valid(receipts["bytes"]))
         if not files.num_rows:
             return

@@ -103,6 +103,13 @@ REJECTED_COLUMNS = (
 RESERVED_NAMES = frozenset(column.name for column in (*REQUEST_COLUMNS, *RECORD_COLUMNS, *ERROR_COLUMNS))
 """Names that a manifest's own extra columns cannot have (beside `MANIFEST_COLUMNS`, which it can)."""
 
+INTERNAL_PREFIX = "rendermill:"
+"""Begins the name of every column that exists only between the steps of a run, so that no other column has its name."""
+FRAMES = f"{INTERNAL_PREFIX}frames"
+"""Raw pixels: uint8 bytes in order frame, row, column, RGB."""
+MEDIA = f"{INTERNAL_PREFIX}media"
+"""The bytes of an encoded media file."""
+
 
 def arrow_schema(columns: tuple[Column, ...], extra: pa.Schema | None = None) -> pa.Schema:
     """The Arrow schema of these columns, followed by a manifest's own extra ones."""

@@ -21,7 +21,7 @@ from jobs.draw_again import _compare_one
 from manifests.errors import UserError
 from manifests.layout import key_in_shard
 from manifests.ledger import Ledger
-from manifests.schema import receipt_schema
+from manifests.schema import FRAMES, receipt_schema
 from manifests.shards import pack, read_member, unpack
 from manifests.storage import Folder
 
@@ -156,7 +156,7 @@ def rendered(*frames: np.ndarray | None) -> pa.Table:
         for index, pixels in enumerate(frames)
     ]
     column = pa.array([None if pixels is None else pixels.tobytes() for pixels in frames], pa.large_binary())
-    return pa.Table.from_pylist(rows, receipt_schema(EXTRA)).append_column("frames", column)
+    return pa.Table.from_pylist(rows, receipt_schema(EXTRA)).append_column(FRAMES, column)
 
 
 def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_stored_once(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_what_is_drawn_again_is_compared_with_the_shards_member(tmp_path: Path) 
     names = ("path", "member", "format", "pixel_sha256", "device", "environment")
     row = record | {f"recorded_{name}": record[name] for name in names}
     pixels = pa.scalar(np.full((2, 2, 3), 9, np.uint8).tobytes(), pa.large_binary())
-    assert _compare_one(row, before["frames"][0], folder).verdict == "with the same pixels"
+    assert _compare_one(row, before[FRAMES][0], folder).verdict == "with the same pixels"
     assert _compare_one(row, pixels, folder).details == "PSNR 42.1 dB"
     assert _compare_one(row | {"recorded_member": "gone.png"}, pixels, folder).details == "its file is gone"
     assert read_member(folder, "media/none.tar", "x") is None
