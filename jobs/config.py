@@ -182,7 +182,7 @@ class ModelConfig(_Section):
         None,
         ge=0,
         le=100,
-        description="webp and jpeg: 1 … 100, null is 95; mp4: x264's rate factor, 0 … 51, null is 18.",
+        description="webp and jpeg: 1 … 100, null is 95; mp4: x264's rate factor, 1 … 51, null is 18.",
     )
     num_items_per_shard: int | None = Field(
         None, ge=1, description="`layout: webdataset`: items in a tar file; null: 256 images, 8 videos."

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from actors.checkpoints import Checkpoint, describe, is_on_hub
-from actors.encoding import Encoding
+from actors.encoding import EncodableRules, Encoding
 from jobs.capacity import Cluster, check_resources, gpus_per_actor
 from jobs.cluster import check_disks
 from jobs.config import Job, ModelConfig
@@ -21,7 +21,8 @@ from models.registry import FAMILIES
 
 _FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
 _ITEMS_PER_SHARD = {"image": 256, "video": 8}
-_QUALITY = {"webp": (1, 100), "jpeg": (1, 100), "mp4": (0, 51)}
+_QUALITY = {"webp": (1, 100), "jpeg": (1, 100), "mp4": (1, 51)}
+"""x264's 0 is lossless, in a profile (High 4:4:4 Predictive) that players refuse."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     except KeyError as error:
         raise UserError(f"models.{name}.checkpoint {checkpoint.source}: its configs lack {error}") from error
     settings = _settings(job, name, config, family, on_gpu)
-    media_format = _media_format(name, config, rules)
-    defaults = _defaults(name, config, family, rules)
+    encoding = Encoding(_media_format(name, config, rules), config.quality, job.provenance)
+    encodable = EncodableRules(rules, encoding)
+    defaults = _defaults(name, config, family, encodable)
     asked = {
         "checkpoint": checkpoint.identity,
         "dtype": dict(settings.dtype),
@@ -92,14 +94,13 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         "vae_tiling": settings.vae_tiling,
         "pipeline_arguments": dict(settings.pipeline_arguments),
         "reproducibility": job.reproducibility,
-        "format": media_format,
+        "format": encoding.media_format,
         "quality": config.quality,
     }
     if settings.speedups != Speedups():  # so that outputs from before there were any go on
         asked["speedups"] = asdict(settings.speedups)
-    contract = ModelContract(defaults, rules, settings_hash(asked))
+    contract = ModelContract(defaults, encodable, settings_hash(asked))
     per_shard = (config.num_items_per_shard or _ITEMS_PER_SHARD[rules.kind]) if job.layout == "webdataset" else None
-    encoding = Encoding(media_format, config.quality, job.provenance)
     return ResolvedModel(name, checkpoint, family, settings, contract, encoding, per_shard)
 
 
@@ -176,7 +177,7 @@ def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
     return media_format
 
 
-def _defaults(name: str, config: ModelConfig, family: Family, rules: Rules) -> dict[str, Any]:
+def _defaults(name: str, config: ModelConfig, family: Family, rules: EncodableRules) -> dict[str, Any]:
     defaults: dict[str, Any] = dict(family.defaults) | config.defaults.model_dump(exclude_none=True)
     judged = ("width", "height", "num_frames", "fps", "num_inference_steps", "negative_prompt", "guidance_scale_2")
     shape: dict[str, Any] = {key: defaults.get(key) for key in judged}

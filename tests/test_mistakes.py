@@ -68,6 +68,14 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "undrawable defaults": (overrides("models.sana.defaults.width=50"), "models.sana.defaults.width: 50 is"),
     "video format for images": (overrides("models.sana.format=mp4"), "models.sana.format: this model draws images"),
     "quality of a png": (overrides("models.sana.quality=90"), "command line: models.sana.quality: png has none"),
+    "lossless video": (
+        overrides("models.sana.checkpoint=checkpoints/wan-shapes", "models.sana.quality=0"),
+        "command line: models.sana.quality: 0 is outside 1 … 51, the range of mp4",
+    ),
+    "default size beyond its format": (
+        overrides("models.sana.format=webp", "models.sana.defaults.width=16384"),
+        "models.sana.defaults.width: 16384 is over 16383, the most that webp holds; png has no such limit",
+    ),
     "offload without a GPU": (overrides("models.sana.offload=model"), "models.sana.offload: 'model' needs a GPU"),
     "missing manifest": (overrides("manifest=/nowhere/x.parquet"), "manifest /nowhere/x.parquet: no such file"),
     "glob without a match": (overrides("manifest=/nowhere/*.parquet"), "manifest /nowhere/*.parquet: no such file"),
