@@ -4,19 +4,36 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from jobs.console import open_screen
+from jobs.arguments import check_is_job_file, output_folder
+from jobs.console import ReaderGone, discard, open_screen, printable, write_out
 from jobs.job_file import JobFile, read_job_file
 from manifests.errors import UserError, one_line, traceback_of
-from manifests.storage import is_passing
+from manifests.storage import Folder, is_passing
 
 USERS_MISTAKE = 2
+READER_GONE = 141
+"""As of a program that a shell reports as ended by SIGPIPE."""
+
+_PATIENCE_SECONDS = 60.0
+"""With the store of an output that is looked at."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="rendermill", description="Turns a table of prompts into images and videos.")
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # the interpreter would do it, and complain
+    except (ReaderGone, BrokenPipeError):
+        discard(sys.stdout)
+        return READER_GONE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = _Parser(prog="rendermill", description="Turns a table of prompts into images and videos.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("generate", help="run a job, or finish what an earlier run left")
     _add_job_arguments(run)
@@ -25,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preview.add_argument("--calibrate", action="store_true", help="draw a few items first, to learn how long they take")
     preview.add_argument("--json", action="store_true", help="print it as JSON")
     look = commands.add_parser("status", help="how far an output is; needs no cluster")
-    look.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes")
+    _add_output_arguments(look)
     look.add_argument("--watch", action="store_true", help="look again every few seconds until the run has ended")
     look.add_argument("--json", action="store_true", help="print it as JSON, a line a look")
     config = commands.add_parser("config", help="print a job with all values, and where each comes from")
@@ -33,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config.add_argument("--json", action="store_true", help="print it as JSON")
     config.add_argument("--schema", action=_PrintSchema, help="print the JSON Schema of job files, and nothing else")
     retry = commands.add_parser("retry", help="run the failures of an output again")
-    retry.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job wrote")
+    _add_output_arguments(retry)
     check = commands.add_parser("verify", help="check an output's files, and draw some of its items again")
-    check.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job wrote")
+    _add_output_arguments(check)
     check.add_argument("--sample", metavar="N", type=int, default=0, help="items to draw again and compare; 0: none")
     check.add_argument("--model", metavar="M", help="only this model's")
     check.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -50,24 +67,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "plan":
             return _plan(_read(options), options.calibrate, options.json)
         if options.command == "status":
-            return _status(options.output, options.json, options.watch)
+            return _status(_output(options), options.json, options.watch)
         if options.command == "config":
             return _config(_read(options), options.json)
         if options.command == "retry":
-            return _retry(options.output)
-        return _verify(options.output, options.sample, options.model, options.json)
+            return _retry(_output(options))
+        return _verify(_output(options), options.sample, options.model, options.json)
+    except ReaderGone:
+        raise
     except UserError as error:
-        print(f"rendermill: {one_line(error, max_length=1000)}", file=sys.stderr)
+        _complain(one_line(error, max_length=1000))
         return USERS_MISTAKE
     except KeyboardInterrupt:
-        print("rendermill: interrupted before anything was drawn", file=sys.stderr)
+        _complain(
+            "interrupted before anything was drawn" if options.command in ("generate", "retry") else "interrupted"
+        )
         return 1
     except Exception as error:
-        if not is_passing(error):
-            print(traceback_of(error), end="", file=sys.stderr)
-            return 1
-        print(f"rendermill: a store does not answer: {one_line(error, max_length=1000)}; try again", file=sys.stderr)
+        if is_passing(error):
+            _complain(f"a store does not answer: {one_line(error, max_length=1000)}; try again")
+        else:
+            print("\n".join(map(printable, traceback_of(error).splitlines())), file=sys.stderr)
         return 1
+
+
+def _complain(text: str) -> None:
+    print(f"rendermill: {printable(text)}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def _add_job_arguments(command: argparse.ArgumentParser) -> None:
@@ -78,7 +108,19 @@ def _add_job_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--date", help="what ${date:%%Y-%%m-%%d} writes, such as 2026-11-24; else now, in UTC")
 
 
+def _add_output_arguments(command: argparse.ArgumentParser) -> None:
+    """What every command takes that works on an output; `_output` reads it."""
+    command.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes, or its job file")
+    command.add_argument("--environment", metavar="NAME", help="one of the job file's environments")
+    command.add_argument("--date", help="what the job file's ${date:…} writes; else now, in UTC")
+
+
+def _output(options: argparse.Namespace) -> Folder:
+    return output_folder(options.output, options.environment, options.date, _PATIENCE_SECONDS)
+
+
 def _read(options: argparse.Namespace) -> JobFile:
+    check_is_job_file(options.job_file)
     return read_job_file(options.job_file, options.overrides, options.environment, options.date)
 
 
@@ -96,14 +138,14 @@ class _PrintSchema(argparse.Action):
 def _config(job_file: JobFile, as_json: bool) -> int:
     from jobs.print_config import config_as_json, config_as_yaml
 
-    print(config_as_json(job_file) if as_json else config_as_yaml(job_file))
+    write_out(sys.stdout, config_as_json(job_file) if as_json else config_as_yaml(job_file))
     return 0
 
 
 def _generate(job_file: JobFile) -> int:
     from jobs.generate import generate  # imports Ray, which a mistake in the job file need not wait for
 
-    with open_screen() as screen, _at_their_place(job_file):
+    with open_screen(is_optional=True) as screen, _at_their_place(job_file):
         return generate(job_file.job, job_file.path, screen)
 
 
@@ -123,26 +165,26 @@ def _at_their_place(job_file: JobFile) -> Iterator[None]:
         raise job_file.at_its_place(error) from error
 
 
-def _retry(output: str) -> int:
+def _retry(output: Folder) -> int:
     from jobs.generate import generate
     from jobs.run_file import job_of_run, newest_run, source_of_run
-    from manifests.storage import Folder, absolute
 
-    folder = Folder(absolute(output))
-    run_id = newest_run(folder)
-    job = job_of_run(folder, run_id).model_copy(update={"output": folder.url})  # the run's may be masked, or moved
-    with open_screen() as screen:
-        return generate(job, source_of_run(folder, run_id), screen, retry_failures=True)
+    run_id = newest_run(output)
+    job = job_of_run(output, run_id).model_copy(update={"output": output.url})  # the run's may be masked, or moved
+    with open_screen(is_optional=True) as screen:
+        return generate(job, source_of_run(output, run_id), screen, retry_failures=True)
 
 
-def _status(output: str, as_json: bool, is_watched: bool) -> int:
+def _status(output: Folder, as_json: bool, is_watched: bool) -> int:
     from jobs.status import status
 
     with open_screen() as screen:
         return status(output, screen, as_json, is_watched)
 
 
-def _verify(output: str, num_samples: int, model: str | None, as_json: bool) -> int:
+def _verify(output: Folder, num_samples: int, model: str | None, as_json: bool) -> int:
+    if num_samples < 0:
+        raise UserError(f"--sample: {num_samples} is less than 0; 0 draws nothing again")
     from jobs.verify import verify
 
     with open_screen() as screen:

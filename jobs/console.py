@@ -1,7 +1,9 @@
 """What a person sees of a job: a bar a model on a terminal, plain lines in a log; Ray's own chatter goes to a file."""
 
+import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -14,10 +16,48 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from manifests.errors import traceback_of
+from manifests.errors import UserError, one_line, traceback_of
 from manifests.secrets import mask_secrets
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class ReaderGone(Exception):
+    """Whoever read this process's output has closed it, as `head` does."""
+
+
+def printable(text: str) -> str:
+    """A line without what a terminal would obey: control characters, escapes, marks that turn the direction round."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that keeps every script's letters, and escapes what `printable` would replace."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return re.sub(r"[^\n -~]", lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+
+
+def write_out(out: TextIO, text: str) -> None:
+    """Print a text as it is, and an end of line.
+
+    Raises:
+        ReaderGone: nobody reads it any more.
+        UserError: it cannot be written, as to a full disk.
+    """
+    try:
+        print(text, file=out, flush=True)
+    except OSError as error:
+        discard(out)
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGone from error
+        raise UserError(f"standard output: cannot be written: {one_line(error)}") from error
+
+
+def discard(out: TextIO) -> None:
+    """Let nothing more arrive where a stream leads to; what it still holds would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, out.fileno())
+    os.close(nowhere)
 
 
 @dataclass(frozen=True)
@@ -26,22 +66,39 @@ class Screen:
 
     Attributes:
         log: the file that takes what Ray, diffusers and others write to standard error.
+        is_optional: whether a command goes on although its lines cannot be written any more.
     """
 
     out: TextIO
     log: Path
+    is_optional: bool = False
 
     def line(self, text: str) -> None:
         """Print one line; control characters, which a manifest may hold, and secrets never reach the terminal."""
-        safe = "".join(character if character.isprintable() else "�" for character in mask_secrets(text))
-        print(safe, file=self.out, flush=True)
+        self.text(printable(mask_secrets(text)))
+
+    def text(self, text: str) -> None:
+        """Print a text as it is.
+
+        Raises:
+            ReaderGone: nobody reads it any more.
+            UserError: it cannot be written, as to a full disk.
+        """
+        try:
+            write_out(self.out, text)
+        except (ReaderGone, UserError):
+            if not self.is_optional:
+                raise
 
 
 @contextmanager
-def open_screen() -> Iterator[Screen]:
+def open_screen(is_optional: bool = False) -> Iterator[Screen]:
     """Keep the process's output to ourselves: what anything else, also C++, writes there goes to a log file.
 
     What is logged meanwhile, there or by Ray into files of its own, has no secrets of URLs.
+
+    Args:
+        is_optional: whether the command goes on although its lines cannot be written any more.
     """
     descriptor, name = tempfile.mkstemp(prefix="rendermill-", suffix=".log")
     sys.stdout.flush()
@@ -51,7 +108,7 @@ def open_screen() -> Iterator[Screen]:
     os.close(descriptor)
     try:
         with os.fdopen(os.dup(kept[0]), "w") as out, _masked_logs():
-            yield Screen(out, Path(name))
+            yield Screen(out, Path(name), is_optional)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,5 @@
 """`rendermill plan`: what a job would do, how long and with how much storage. It writes nothing to the output."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from jobs.calibrate import calibrate
 from jobs.capacity import Cluster, max_actors
 from jobs.cluster import connected
 from jobs.config import Job
-from jobs.console import Screen
+from jobs.console import Screen, json_text
 from jobs.estimate import ModelWork, ShapeEstimate, estimate_shape, padding, seconds_of_job
 from jobs.job_plan import JobPlan, ModelPlan, ShapePlan, in_words
 from jobs.planning import Plan, ShapeCount, Standing, make_plan
@@ -56,7 +55,7 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
             calibrate(job, models, planned, validator, manifest.extra, profiles, num_gpus)
         result = _job_plan(job, models, planned, rejections, ProfileStore(profiles), num_gpus, here)
     if as_json:
-        print(json.dumps(asdict(result), ensure_ascii=False), file=screen.out)
+        screen.text(json_text(asdict(result)))
     else:
         for line in in_words(result, job.output):
             screen.line(line)

@@ -1,6 +1,5 @@
 """`rendermill config`: a job with everything resolved and where each value comes from; itself a job file."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from jobs.console import json_text, printable
 from jobs.job_file import JobFile
 from jobs.mistakes import Keys
 from manifests.secrets import NAME_OF_SECRET, mask_secrets
@@ -24,7 +24,7 @@ def config_as_yaml(job_file: JobFile) -> str:
     lines = list(_lines(_without_secrets(job_file), job_file))
     width = max(len(text) for text, _ in lines if len(text) <= _WIDEST)
     environment = f", environment {job_file.environment}" if job_file.environment else ""
-    head = f"# {job_file.path}{environment}, date {job_file.date:%Y-%m-%d %H:%M} UTC"
+    head = printable(f"# {job_file.path}{environment}, date {job_file.date:%Y-%m-%d %H:%M} UTC")
     return "\n".join([head, *(f"{text:{width}}  # {source}" if source else text for text, source in lines)])
 
 
@@ -37,7 +37,7 @@ def config_as_json(job_file: JobFile) -> str:
         "job": job,
         "sources": {".".join(keys): job_file.source(keys) for keys in _keys_of_values(job)},
     }
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return json_text(content, indent=2)
 
 
 def _lines(section: Mapping[str, Any], job_file: JobFile, keys: Keys = ()) -> Iterator[tuple[str, str]]:
@@ -48,7 +48,7 @@ def _lines(section: Mapping[str, Any], job_file: JobFile, keys: Keys = ()) -> It
             yield start, ""
             yield from _lines(value, job_file, inner)
         else:
-            yield f"{start} {_on_one_line(value)}", job_file.source(inner)
+            yield f"{start} {_on_one_line(value)}", printable(job_file.source(inner))
 
 
 def _keys_of_values(section: Mapping[str, Any], keys: Keys = ()) -> Iterator[Keys]:
@@ -80,7 +80,9 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def _on_one_line(value: Any) -> str:
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9)
-    return text.removesuffix("\n").removesuffix("\n...")
+    text = text.removesuffix("\n").removesuffix("\n...")
+    # what is left of it stands in double quotes, where YAML takes its number as well
+    return "".join(character if character.isprintable() else f"\\U{ord(character):08X}" for character in text)
 
 
 def _without_secrets(job_file: JobFile) -> Any:

@@ -6,17 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
-from manifests.errors import UserError
 from manifests.schema import RECORD_COLUMNS
 from manifests.storage import Folder
 
 _RECORD_COLUMNS = [column.name for column in RECORD_COLUMNS]
-
-
-def check_is_output(output: Folder) -> None:
-    """Raise a `UserError` where a folder was not written by rendermill."""
-    if output.read(layout.FORMAT_FILE) is None:
-        raise UserError(f"output {output.url}: no {layout.FORMAT_FILE} there, so it is no output of rendermill")
 
 
 def read_records(

@@ -1,6 +1,5 @@
 """`rendermill status`: how far an output's newest run is, from the output alone, while it goes on and afterwards."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,14 +11,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from jobs.console import Screen
-from jobs.records import check_is_output, read_failures
+from jobs.console import Screen, json_text, printable
+from jobs.records import read_failures
 from jobs.run_file import newest_run, read_run
 from jobs.words import duration
 from manifests.lease import Holder, read_holder
-from manifests.storage import Folder, absolute
+from manifests.storage import Folder
 
-_PATIENCE_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 _UNDER_WAY = ("planning", "running")
 
@@ -74,7 +72,7 @@ class Status:
     holder: Holder | None
 
 
-def status(url: str, screen: Screen, as_json: bool, is_watched: bool) -> int:
+def status(output: Folder, screen: Screen, as_json: bool, is_watched: bool) -> int:
     """Print how far an output is.
 
     Args:
@@ -82,18 +80,16 @@ def status(url: str, screen: Screen, as_json: bool, is_watched: bool) -> int:
         is_watched: look again every few seconds until the run has ended.
 
     Raises:
-        UserError: the folder is no output of rendermill.
+        UserError: no run ever began there.
     """
-    output = Folder(absolute(url), _PATIENCE_SECONDS)
-    check_is_output(output)
     if is_watched and not as_json:
         with Live(console=Console(file=screen.out), auto_refresh=False) as live:
             for found in _looks(output):
-                live.update(Text("\n".join(in_words(found))), refresh=True)
+                live.update(Text("\n".join(printable(line) for line in in_words(found))), refresh=True)
         return 0
     for found in _looks(output) if is_watched else [look(output)]:
         if as_json:
-            print(json.dumps(asdict(found)), file=screen.out, flush=True)
+            screen.text(json_text(asdict(found)))
         else:
             for line in in_words(found):
                 screen.line(line)

@@ -71,6 +71,8 @@ def _by_file(tables: Iterable[pa.Table]) -> Iterator[list[dict[str, Any]]]:
         is_member = pc.is_valid(records["member"])
         yield from ([record] for record in records.filter(pc.invert(is_member)).to_pylist())
         in_shards.append(records.filter(is_member))
+    if not in_shards:
+        return
     members = pa.concat_tables(in_shards).sort_by("path")
     start = 0
     for end in pc.run_end_encode(members["path"].combine_chunks()).run_ends.to_pylist():

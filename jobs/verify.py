@@ -3,7 +3,6 @@
 import hashlib
 import heapq
 import io
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -13,16 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.console import Screen, show_progress
-from jobs.records import check_is_output, read_records
+from jobs.console import Screen, json_text, show_progress
+from jobs.records import read_records
 from jobs.stored_media import check_media
 from manifests.errors import UserError
 from manifests.hash_set import HashSet
 from manifests.layout import MEDIA
-from manifests.storage import Folder, absolute
+from manifests.storage import Folder
 
 _NUM_EXAMPLES = 20
-_PATIENCE_SECONDS = 60.0
 
 OK, DAMAGED = 0, 3
 
@@ -77,7 +75,7 @@ class Report:
         return DAMAGED if any(problem.num for problem in problems) else OK
 
 
-def verify(url: str, screen: Screen, num_samples: int, model: str | None, as_json: bool) -> int:
+def verify(output: Folder, screen: Screen, num_samples: int, model: str | None, as_json: bool) -> int:
     """Check an output's files, and draw some of its items again.
 
     Args:
@@ -89,10 +87,8 @@ def verify(url: str, screen: Screen, num_samples: int, model: str | None, as_jso
         The exit status: 0, or 3 where anything is not as it should be.
 
     Raises:
-        UserError: the folder is no output, or has no record of this model.
+        UserError: there is no record of this model.
     """
-    output = Folder(absolute(url), _PATIENCE_SECONDS)
-    check_is_output(output)
     report, sample = Report(), _Sample(num_samples)
     quiet = Screen(io.StringIO(), screen.log) if as_json else screen
     _check_files(output, model, report, sample, quiet)
@@ -106,7 +102,7 @@ def verify(url: str, screen: Screen, num_samples: int, model: str | None, as_jso
             if drawn.is_different:
                 report.different.add(f"{drawn.item}: {drawn.details}")
     if as_json:
-        print(json.dumps(asdict(report) | {"status": report.status}, indent=2), file=screen.out)
+        screen.text(json_text(asdict(report) | {"status": report.status}, indent=2))
     else:
         _print(report, screen)
     return report.status

@@ -13,11 +13,24 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException, max_length: int = 300) -> str:
-    """An exception's message on a single line, for an error message or a table cell."""
-    text = mask_secrets(" ".join(str(error).split())) or type(error).__name__
+    """An exception's message on a single line, for an error message or a table cell; its class if it has none."""
+    text = mask_secrets(" ".join(_message(error).split())) or type(error).__name__
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def traceback_of(error: BaseException) -> str:
     """An exception with its traceback, for a log."""
-    return mask_secrets("".join(traceback.format_exception(error)))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # it reads attributes of the exception, which may be properties that raise
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        text = f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {_message(error)}\n"
+    return mask_secrets(text)
+
+
+def _message(error: BaseException) -> str:
+    """An exception's own words, which some cannot give."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"{type(error).__name__}; its message cannot be read ({type(failure).__name__})"

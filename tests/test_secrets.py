@@ -4,6 +4,8 @@ import base64
 import hashlib
 import re
 import secrets
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import Rendermill
+from conftest import ROOT, Rendermill
 
 from benchmarks.local_cluster import Cluster
 from manifests.errors import UserError
@@ -116,11 +118,23 @@ def test_a_job_uses_the_secrets_of_its_urls_and_shows_them_nowhere(
             "url='https://h/x?part=1&X-Amz-Signature=***': no",
         ),
         ("http://host:9000/a@b", "http://host:9000/a@b"),
+        ("?url=http://h/?access_token=ab?c&x=1", "?url=http://h/?access_token=***&x=1"),
+        ("see (https://h/x?sig=a.b.c...), https://u:p@@h", "see (https://h/x?sig=***...), https://u:***@@h"),
         ("abfs://container@account/x?part=1", "abfs://container@account/x?part=1"),
     ],
 )
 def test_what_is_masked(url: str, masked: str) -> None:
     assert mask_secrets(url) == masked
+
+
+def test_masking_takes_no_longer_than_in_proportion_to_the_text() -> None:
+    script = """
+from manifests.secrets import mask_secrets, secrets_in
+for part in ("://a:", "://:@", "?", "?key", "?key=.", "a@", "http://", "&key=a", "://a:b@@", "://:1/", "https://a:b@c/"):
+    for text in (part * 30_000, "://a:" + part * 30_000 + "@", "?key=" + part * 30_000 + "x", part * 30_000 + "="):
+        mask_secrets(text), secrets_in(text)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=100)
 
 
 def test_a_secret_that_a_store_would_take_for_its_buckets_name_is_a_mistake(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""What commands take, and what reaches a terminal or a pipe: no traceback, and nothing that a terminal would obey."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from jobs.cli import main
+from manifests.errors import UserError, one_line, traceback_of
+
+EVIL = "\x1b]0;red\x07 \x9b31m \u202eright to left\u2066"
+NOT_PRINTABLE = "\x1b\x9b\x07\u202e\u2066"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a manifest, a job file, its output after a run that failed, and what may be taken for these."""
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"prompt": ["a cat"]}), "prompts.parquet")
+    job = {
+        "manifest": "prompts.parquet",
+        "output": "out",
+        "models": {"sana": {"checkpoint": "sana"}},
+        "environments": {"other": {"output": "nowhere"}},
+    }
+    Path("job.yaml").write_text(yaml.safe_dump(job))
+    Path("evil.yaml").write_text(json.dumps(job | {"name": EVIL, EVIL: 1}))
+    Path("named.yaml").write_text(json.dumps(job | {"name": EVIL}))
+    Path("notes.txt").write_text("notes")
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("empty").mkdir()
+    for name in ("runs", "metadata"):
+        Path("out", name).mkdir(parents=True)
+    Path("out/rendermill.json").write_text("{}")
+    run = {"state": "failed", "started_at": "then", "updated_at": "now", "errors": {"sana": EVIL}, "job": job}
+    Path("out/runs/20261126T000000-aaaaaa.json").write_text(json.dumps(run))
+    return tmp_path
+
+
+GIVEN = {
+    ("status", "nowhere"): "output {folder}/nowhere: no such folder; rendermill generate writes one",
+    ("status", "empty"): "output {folder}/empty: no rendermill.json there, so it is no output of rendermill",
+    ("verify", "prompts.parquet"): "prompts.parquet: a Parquet file, and no output; give the folder or URL that a job "
+    "writes, or its job file",
+    (
+        "retry",
+        "notes.txt",
+    ): "notes.txt: a file, and no output; give the folder or URL that a job writes, or its job file",
+    ("status", "out/metadata"): "out/metadata: lies in output {folder}/out; give that",
+    ("verify", "out/runs/20261126T000000-aaaaaa.json"): "out/runs/20261126T000000-aaaaaa.json: lies in output "
+    "{folder}/out; give that",
+    (
+        "status",
+        "job.yaml",
+        "--environment",
+        "other",
+    ): "job.yaml: its output {folder}/nowhere: no such folder; rendermill generate writes one",
+    ("status", "out", "--date", "2026-11-26"): "out: --environment and --date are for a job file, and this is none",
+    ("verify", "out", "--sample", "-1"): "--sample: -1 is less than 0; 0 draws nothing again",
+    ("generate", "out"): "out: an output, and no job file; give the job file that writes it, or use rendermill status, "
+    "retry or verify, which take an output",
+    ("plan", "."): ".: a folder, and no job file; there are binary.yaml, evil.yaml, job.yaml in it",
+    ("generate", "empty"): "empty: a folder, and no job file",
+    ("config", "prompts.parquet"): "prompts.parquet: a Parquet file, and no job file; a job file names it as its "
+    "`manifest`",
+    ("generate", "s3://bucket/job.yaml"): "s3://bucket/job.yaml: a URL, and a job file is read from a local disk",
+    ("plan", "nowhere.yaml"): "nowhere.yaml: no such job file",
+    ("plan", "binary.yaml"): "binary.yaml: cannot be read as YAML: ",
+    ("config", "evil.yaml"): "evil.yaml:1: \N{REPLACEMENT CHARACTER}]0;red",
+    ("config", f"{EVIL}.yaml"): "\N{REPLACEMENT CHARACTER}]0;red",
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_what_a_command_does_not_take_is_told_in_a_line(
+    folder: Path, capfd: pytest.CaptureFixture[str], given: tuple[str, ...]
+) -> None:
+    assert main(given) == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("rendermill: " + GIVEN[given].format(folder=folder)), told.err
+    assert told.err.endswith("\n")
+    assert told.err.removesuffix("\n").isprintable(), "a line, and nothing that a terminal would obey"
+
+
+def test_commands_for_an_output_take_its_job_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "job.yaml"]) == 0
+    assert "run 20261126T000000-aaaaaa: failed" in capfd.readouterr().out
+    assert main(["verify", "job.yaml"]) == 0
+    assert "files: 0 of 0 are as recorded" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--watch"], ["--json"], ["--watch", "--json"]])
+def test_a_status_has_nothing_that_a_terminal_would_obey(
+    folder: Path, capfd: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert main(["status", "out", *options]) == 0
+    out = capfd.readouterr().out
+    assert "right to left" in out
+    assert not set(NOT_PRINTABLE) & set(out)
+    if "--json" in options:
+        assert json.loads(out)["errors"] == {"sana": EVIL}
+
+
+def test_a_job_is_printed_with_its_characters_escaped(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "named.yaml", "--json"]) == 0
+    as_json = capfd.readouterr().out
+    assert main(["config", "named.yaml"]) == 0
+    as_yaml = capfd.readouterr().out
+    assert not set(NOT_PRINTABLE) & set(as_json + as_yaml)
+    assert json.loads(as_json)["job"]["name"] == yaml.safe_load(as_yaml)["name"] == EVIL
+
+
+@pytest.mark.parametrize("given", [("config", "job.yaml"), ("status", "out"), ("verify", "out", "--json")])
+def test_a_reader_that_leaves_early_ends_a_command_in_silence(folder: Path, given: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [Path(sys.executable).with_name("rendermill"), *given]
+    finished = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (finished.returncode, finished.stderr) == (141, b"")
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RecursionError
+
+
+class Hostile(Wordless):
+    @property
+    def __notes__(self) -> list[str]:
+        raise KeyError
+
+    @property
+    def __cause__(self) -> BaseException:
+        raise ValueError
+
+
+@pytest.mark.parametrize("kind", [Wordless, Hostile])
+def test_an_exception_that_cannot_tell_of_itself_is_told_by_its_class(kind: type[Exception]) -> None:
+    with pytest.raises(kind) as caught:
+        raise kind
+    raised = caught.value
+    assert one_line(raised) == f"{kind.__name__}; its message cannot be read (RecursionError)"
+    told = traceback_of(raised)
+    assert kind.__name__ in told
+    assert "test_command_line.py" in told
+
+
+def test_an_error_has_no_secret_of_a_url() -> None:
+    assert one_line(UserError("http://me:secret@host/x")) == "http://me:***@host/x"
