@@ -15,7 +15,7 @@ import torch
 
 from actors import memory, metrics
 from actors.audit import Drawn, is_chosen
-from actors.checkpoints import fetch
+from actors.checkpoints import fetched
 from actors.compiled import SharedCompilation
 from actors.drawer import Drawer, Outcome, Outcomes, failed, known
 from actors.environment import device_name, environment, make_deterministic
@@ -52,11 +52,11 @@ class Renderer:
         self._compilation = SharedCompilation(spec) if spec.settings.compile else None
         if self._compilation is not None:
             self._compilation.take()
-        folder = fetch(spec.checkpoint, spec.patience_seconds)
-        try:
-            model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
-        except torch.OutOfMemoryError as error:
-            raise memory.DoesNotFit(memory.explain_weights()) from error
+        with fetched(spec.checkpoint, spec.patience_seconds) as folder:
+            try:
+                model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
+            except torch.OutOfMemoryError as error:
+                raise memory.DoesNotFit(memory.explain_weights()) from error
         self._drawer = Drawer(spec, model, known)
         self._constants = place | {
             "checkpoint": spec.checkpoint_name,

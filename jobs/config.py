@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from manifests.layout import Layout
 
 Dtype = Literal["bfloat16", "float16", "float32"]
+DEFAULT_DTYPE: Dtype = "bfloat16"
 
 AttentionBackend = Literal[
     "native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "flex", "flash", "_flash_3", "sage"
@@ -153,8 +154,14 @@ class ModelConfig(_Section):
         min_length=1, description="A diffusers folder, an fsspec URL of one, or a repository of the Hugging Face Hub."
     )
     revision: str | None = Field(None, description="The Hub's branch, tag or commit.")
+    variant: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="Of the weights, as in `model.fp16.safetensors`: `fp16`; null: weights without a variant.",
+    )
     dtype: Dtype | dict[str, Dtype] = Field(
-        "bfloat16", description="Of all weights, or by component: `{default: bfloat16, vae: float32}`."
+        DEFAULT_DTYPE,
+        description="Of all weights, or by component: `{vae: float32}`; of others `default`, which is bfloat16.",
     )
     defaults: Defaults = Field(Defaults(), description="What a row leaves open.")
     pool: Pool = Field(Pool(), description="The actors that draw.")

@@ -1,23 +1,28 @@
 """Turns the models of a job file into what planning and rendering need, and checks all that can be checked by then."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from actors.checkpoints import Checkpoint, describe, is_on_hub
+from pydantic import TypeAdapter, ValidationError
+
+from actors.checkpoint_files import is_on_hub
+from actors.checkpoints import Checkpoint, describe
 from actors.encoding import EncodableRules, Encoding
 from jobs.capacity import Cluster, check_resources, gpus_per_actor
 from jobs.cluster import check_disks
-from jobs.config import Job, ModelConfig
+from jobs.config import DEFAULT_DTYPE, Job, ModelConfig
+from jobs.loadable import check_loadable
 from manifests.errors import UserError
 from manifests.identity import settings_hash
 from manifests.rows import RowValidator
 from manifests.schema import ModelContract
 from manifests.storage import absolute
-from models.base import Family, Rules, Settings, Speedups
+from models.base import BadConfig, Family, Rules, Settings, Speedups
 from models.registry import FAMILIES
+from models.scheduler_arguments import problem_of_value, scheduler_arguments
 
 _FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
 _ITEMS_PER_SHARD = {"image": 256, "video": 8}
@@ -54,7 +59,12 @@ def resolve_models(job: Job, here: Cluster) -> tuple[dict[str, float], dict[str,
     check_disks(job, here)
     check_resources(job, here)
     num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
-    return num_gpus, {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
+    models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
+    check_loadable(
+        {name: model.checkpoint for name, model in models.items()},
+        {name: model.settings.scheduler for name, model in models.items()},
+    )
+    return num_gpus, models
 
 
 def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
@@ -68,23 +78,21 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     """
     config = job.models[name]
     try:
-        checkpoint = describe(_place(config.checkpoint), config.revision)
+        checkpoint = describe(_place(config.checkpoint), config.revision, config.variant)
     except UserError as error:
         raise UserError(f"models.{name}.{error}") from error
-    family = FAMILIES.get(checkpoint.pipeline_class)
-    if family is None:
-        raise UserError(
-            f"models.{name}.checkpoint {checkpoint.source}: it is a {checkpoint.pipeline_class}; "
-            f"known are {', '.join(FAMILIES)}"
-        )
+    family = family_of(checkpoint, name)
+    _check_scheduler(name, config, checkpoint)
+    configs = changed_configs(checkpoint, config)
     try:
-        rules = family.rules(checkpoint.configs)
-    except KeyError as error:
-        raise UserError(f"models.{name}.checkpoint {checkpoint.source}: its configs lack {error}") from error
-    settings = _settings(job, name, config, family, on_gpu)
+        rules = family.rules(configs)
+        own_defaults = family.defaults_of(configs)
+    except BadConfig as error:
+        raise UserError(f"models.{name}.checkpoint {checkpoint.source}: {error}") from error
+    settings = _settings(job, name, config, checkpoint, family, on_gpu)
     encoding = Encoding(_media_format(name, config, rules), config.quality, job.provenance)
     encodable = EncodableRules(rules, encoding)
-    defaults = _defaults(name, config, family, encodable)
+    defaults = _defaults(name, config, family, own_defaults, encodable)
     asked = {
         "checkpoint": checkpoint.identity,
         "dtype": dict(settings.dtype),
@@ -97,6 +105,8 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         "format": encoding.media_format,
         "quality": config.quality,
     }
+    if settings.variant is not None:
+        asked["variant"] = settings.variant
     if settings.speedups != Speedups():  # so that outputs from before there were any go on
         asked["speedups"] = asdict(settings.speedups)
     contract = ModelContract(defaults, encodable, settings_hash(asked))
@@ -114,20 +124,82 @@ def _place(checkpoint: str) -> str:
     return checkpoint if is_on_hub(checkpoint) else absolute(checkpoint)
 
 
-def _settings(job: Job, name: str, config: ModelConfig, family: Family, on_gpu: bool) -> Settings:
-    for argument, value in config.pipeline_arguments.items():
-        expected = family.arguments.get(argument)
-        if expected is None:
-            near = difflib.get_close_matches(argument, family.arguments, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"this pipeline takes {', '.join(family.arguments)}"
-            raise UserError(f"models.{name}.pipeline_arguments.{argument}: unknown key; {hint}")
-        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+def family_of(checkpoint: Checkpoint, name: str) -> Family:
+    """The family of a model's checkpoint.
+
+    Raises:
+        UserError: there is none for its pipeline, or the checkpoint lacks a component that the family needs.
+    """
+    where, known = f"models.{name}.checkpoint {checkpoint.source}", ", ".join(FAMILIES)
+    family = FAMILIES.get(checkpoint.pipeline_class)
+    if family is None:
+        raise UserError(f"{where}: it is a {checkpoint.pipeline_class}; known are {known}")
+    model_index = checkpoint.configs["model_index"]
+    for component in family.components:
+        value = model_index.get(component)
+        if not isinstance(value, list) or None in value:
             raise UserError(
-                f"models.{name}.pipeline_arguments.{argument}: should be a {expected.__name__}, got {value!r}"
+                f"{where}: its model_index.json names no {component}, which {checkpoint.pipeline_class} needs"
             )
+    return family
+
+
+def changed_configs(checkpoint: Checkpoint, config: ModelConfig) -> Mapping[str, Mapping[str, Any]]:
+    """The checkpoint's configs with the job's changes to the scheduler."""
+    if "scheduler" not in checkpoint.configs:
+        return checkpoint.configs
+    return {**checkpoint.configs, "scheduler": {**checkpoint.configs["scheduler"], **config.scheduler}}
+
+
+def _check_scheduler(name: str, config: ModelConfig, checkpoint: Checkpoint) -> None:
+    if not config.scheduler:
+        return
+    entry = checkpoint.configs["model_index"].get("scheduler")
+    known = scheduler_arguments(entry[1]) if isinstance(entry, list) else {}
+    if known is None:
+        return  # `jobs.loadable` tells that there is no such class
+    for key, value in config.scheduler.items():
+        if key not in known:
+            raise UserError(f"models.{name}.scheduler.{key}: unknown key; {_hint(key, known)}")
+        problem = problem_of_value(key, known[key], value)
+        if problem:
+            raise UserError(f"models.{name}.scheduler.{key}: {problem}, got {value!r}")
+
+
+def _hint(key: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
+
+
+def _check_arguments(name: str, config: ModelConfig, family: Family) -> None:
+    for argument, value in config.pipeline_arguments.items():
+        where = f"models.{name}.pipeline_arguments.{argument}"
+        if argument not in family.arguments:
+            raise UserError(f"{where}: unknown key; {_hint(argument, family.arguments)}")
+        try:
+            TypeAdapter(family.arguments[argument]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise UserError(f"{where}: {error.errors()[0]['msg'].removeprefix('Input ')}, got {value!r}") from error
+
+
+def _dtype(name: str, config: ModelConfig, checkpoint: Checkpoint) -> Mapping[str, str]:
+    """The dtype of each component that the job file names, and `default`."""
+    if isinstance(config.dtype, str):
+        return {"default": config.dtype}
+    known = ["default", *checkpoint.components]
+    for component in config.dtype:
+        if component not in known:
+            raise UserError(f"models.{name}.dtype.{component}: unknown key; {_hint(component, known)}")
+    return {"default": DEFAULT_DTYPE} | config.dtype
+
+
+def _settings(
+    job: Job, name: str, config: ModelConfig, checkpoint: Checkpoint, family: Family, on_gpu: bool
+) -> Settings:
+    _check_arguments(name, config, family)
     if config.offload != "none" and not on_gpu:
         raise UserError(f"models.{name}.offload: {config.offload!r} needs a GPU; leave it out on a CPU")
-    dtype = config.dtype if isinstance(config.dtype, dict) else {"default": config.dtype}
+    dtype = _dtype(name, config, checkpoint)
     is_compiled = on_gpu if config.compile == "auto" else config.compile
     is_strict = job.reproducibility == "strict"
     return Settings(
@@ -139,6 +211,7 @@ def _settings(job: Job, name: str, config: ModelConfig, family: Family, on_gpu: 
         offload=config.offload,
         vae_tiling=config.vae_tiling,
         speedups=_speedups(name, config, family, dtype, on_gpu),
+        variant=config.variant,
     )
 
 
@@ -177,8 +250,10 @@ def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
     return media_format
 
 
-def _defaults(name: str, config: ModelConfig, family: Family, rules: EncodableRules) -> dict[str, Any]:
-    defaults: dict[str, Any] = dict(family.defaults) | config.defaults.model_dump(exclude_none=True)
+def _defaults(
+    name: str, config: ModelConfig, family: Family, own_defaults: Mapping[str, Any], rules: EncodableRules
+) -> dict[str, Any]:
+    defaults: dict[str, Any] = {**family.defaults, **own_defaults, **config.defaults.model_dump(exclude_none=True)}
     judged = ("width", "height", "num_frames", "fps", "num_inference_steps", "negative_prompt", "guidance_scale_2")
     shape: dict[str, Any] = {key: defaults.get(key) for key in judged}
     problem = rules.problem(**shape)

@@ -5,7 +5,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.checkpoints import is_on_hub
+from actors.checkpoint_files import is_on_hub
 from actors.versions import versions
 from jobs.cluster import is_submitted_job
 from jobs.config import Job

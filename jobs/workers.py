@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.checkpoints import CACHE
+from actors.checkpoint_files import CACHE
 from actors.findings import Findings
 from actors.journal import Journal
 from actors.spec import RendererSpec

@@ -38,6 +38,10 @@ class RenderRequest(Protocol):
     def guidance_scale_2(self) -> float | None: ...
 
 
+class BadConfig(Exception):
+    """A checkpoint's configs do not suit its pipeline; the message names the file and what would be right."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What a checkpoint can draw.
@@ -103,22 +107,27 @@ class Family:
     Attributes:
         implementation: `module:class` of the `Model`, imported where it renders.
         defaults: of the pipeline's own `__call__`; the job file's and the row's come first.
-        rules: derives `Rules` from the checkpoint's configs: component name → its JSON, and `model_index.json`.
-        arguments: arguments of the pipeline that the job file may set, with their types.
+        rules: derives `Rules` from the checkpoint's configs: component name → its JSON, and `model_index.json`. Raises
+            `BadConfig`.
+        arguments: arguments of the pipeline that the job file may set, with their types, as pydantic takes them.
         reference_batch: strict mode's batch size by whether blocks are compiled.
         num_items_per_chunk: how many items an actor is handed at once, at most.
         speedups: which of `Speedups` it takes.
         num_items_per_swap: where components wait in CPU memory, how many items each draws before the next comes.
+        components: that a checkpoint has to have.
+        defaults_of: defaults that depend on the checkpoint's configs, instead of those in `defaults`.
     """
 
     implementation: str
     defaults: Mapping[str, Any]
     rules: Callable[[Mapping[str, Mapping[str, Any]]], Rules]
-    arguments: Mapping[str, type]
+    arguments: Mapping[str, Any]
     reference_batch: Mapping[bool, int]
     num_items_per_chunk: int
     speedups: Sequence[str] = ()
     num_items_per_swap: int | None = None
+    components: Sequence[str] = ("tokenizer", "text_encoder", "vae", "scheduler")
+    defaults_of: Callable[[Mapping[str, Mapping[str, Any]]], Mapping[str, Any]] = lambda _: {}
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,7 @@ class Settings:
         compile: compile the denoiser's blocks, and an image model's VAE decoder.
         reference_batch: in strict mode, the number of items in a forward pass of denoiser and VAE whose bits count;
             None (`fast`): as many as come.
+        variant: of the weights, such as `fp16`.
     """
 
     dtype: Mapping[str, str]
@@ -164,6 +174,7 @@ class Settings:
     offload: Literal["none", "if_needed", "model", "sequential", "group"] = "none"
     vae_tiling: bool = False
     speedups: Speedups = Speedups()
+    variant: str | None = None
 
 
 @dataclass

@@ -7,43 +7,104 @@ import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from models.base import Family, Model, Rules, Settings
+from pydantic import Field
+
+from models.base import BadConfig, Family, Model, Rules, Settings
 
 Configs = Mapping[str, Mapping[str, Any]]
 
 
 def _sana_rules(configs: Configs, takes_negative_prompt: bool = True) -> Rules:
-    vae_scale_factor = 2 ** (len(configs["vae"]["encoder_block_out_channels"]) - 1)
+    patch_size = _whole_number(configs, "transformer", "patch_size", 1)
     return Rules(
         kind="image",
-        size_multiple=math.lcm(32, vae_scale_factor * configs["transformer"]["patch_size"]),
+        size_multiple=math.lcm(32, _sana_vae_factor(configs) * patch_size),
         takes_negative_prompt=takes_negative_prompt,
-        max_num_inference_steps=configs["scheduler"]["num_train_timesteps"],
+        max_num_inference_steps=_num_train_timesteps(configs),
     )
 
 
 def _sana_sprint_rules(configs: Configs) -> Rules:
+    if "sigma_data" not in configs["scheduler"]:
+        raise BadConfig("scheduler/scheduler_config.json: SanaSprintPipeline needs a SCMScheduler, with `sigma_data`")
     return _sana_rules(configs, takes_negative_prompt=False)
 
 
+def _sana_defaults(configs: Configs) -> Mapping[str, Any]:
+    sample_size = configs["transformer"].get("sample_size")
+    if sample_size is None:
+        return {}
+    size = _whole_number(configs, "transformer", "sample_size", 32) * _sana_vae_factor(configs)
+    return {"width": size, "height": size}
+
+
+def _sana_vae_factor(configs: Configs) -> int:
+    channels = configs["vae"].get("encoder_block_out_channels", [128, 256, 512, 512, 1024, 1024])
+    if not isinstance(channels, list) or not channels:
+        raise BadConfig(f"vae/config.json: encoder_block_out_channels should be a list of numbers, not {channels!r}")
+    return int(2 ** (len(channels) - 1))
+
+
 def _wan_rules(configs: Configs) -> Rules:
-    vae, expert = configs["vae"], configs.get("transformer") or configs["transformer_2"]
+    experts = [name for name in ("transformer", "transformer_2") if name in configs]
+    boundary_ratio = configs["model_index"].get("boundary_ratio")
+    _check_experts(experts, boundary_ratio)
+    patch_size = configs[experts[0]].get("patch_size", [1, 2, 2])
+    if not isinstance(patch_size, list) or [type(size) for size in patch_size] != [int] * 3:
+        raise BadConfig(f"{experts[0]}/config.json: patch_size should be three whole numbers, not {patch_size!r}")
     return Rules(
         kind="video",
-        size_multiple=math.lcm(16, vae.get("scale_factor_spatial", 8) * expert["patch_size"][1]),
-        frame_multiple=vae.get("scale_factor_temporal", 4),
-        num_experts=1 if configs["model_index"].get("boundary_ratio") is None else 2,
-        max_num_inference_steps=configs["scheduler"]["num_train_timesteps"],
+        size_multiple=math.lcm(16, _whole_number(configs, "vae", "scale_factor_spatial", 8) * patch_size[1]),
+        frame_multiple=_whole_number(configs, "vae", "scale_factor_temporal", 4),
+        num_experts=1 if boundary_ratio is None else 2,
+        max_num_inference_steps=_num_train_timesteps(configs),
     )
+
+
+def _check_experts(experts: list[str], boundary_ratio: Any) -> None:
+    """Raise `BadConfig` where timesteps have no expert."""
+    if boundary_ratio is None:
+        needed = ["transformer"]
+    elif isinstance(boundary_ratio, int | float) and 0 <= boundary_ratio <= 1:
+        needed = [*["transformer"] * (boundary_ratio < 1), *["transformer_2"] * (boundary_ratio > 0)]
+    else:
+        raise BadConfig(f"model_index.json: boundary_ratio should be a number from 0 to 1, not {boundary_ratio!r}")
+    lacking = [name for name in needed if name not in experts]
+    if lacking:
+        raise BadConfig(f"model_index.json: with boundary_ratio {boundary_ratio} it needs {lacking[0]}, and has none")
+
+
+def _wan_defaults(configs: Configs) -> Mapping[str, Any]:
+    """Wan 2.2 TI2V-5B, which has a timestep for each token, was trained at 24 frames per second, the others at 16."""
+    return {"fps": 24.0 if configs["model_index"].get("expand_timesteps") else 16.0}
+
+
+def _num_train_timesteps(configs: Configs) -> int:
+    return _whole_number(configs, "scheduler", "num_train_timesteps", 1000)
+
+
+def _whole_number(configs: Configs, component: str, key: str, default: int) -> int:
+    """A positive number of a component's config.
+
+    Args:
+        default: of the component's class.
+    """
+    value = configs[component].get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        file = "scheduler_config.json" if component == "scheduler" else "config.json"
+        raise BadConfig(f"{component}/{file}: {key} should be a positive whole number, not {value!r}")
+    return value
 
 
 def _blank_rules(configs: Configs) -> Rules:
     return Rules(kind="image", size_multiple=1, max_num_inference_steps=1)
 
 
-_SANA_ARGUMENTS = {"max_sequence_length": int, "complex_human_instruction": list}
+_SEQUENCE_LENGTH = Annotated[int, Field(ge=1, le=8192)]
+_SANA_ARGUMENTS = {"max_sequence_length": _SEQUENCE_LENGTH, "complex_human_instruction": list[str] | None}
+_SANA_COMPONENTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 
 _FASTER_PRODUCTS = ("quantization", "float32_matmul_precision")
 _FEWER_PASSES = ("guidance_interval", "cache_interval")
@@ -54,6 +115,8 @@ FAMILIES: Mapping[str, Family] = {
         defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5},
         rules=_sana_rules,
         arguments=_SANA_ARGUMENTS,
+        components=_SANA_COMPONENTS,
+        defaults_of=_sana_defaults,
         reference_batch={False: 1, True: 8},
         num_items_per_chunk=64,
         speedups=(*_FASTER_PRODUCTS, *_FEWER_PASSES),
@@ -63,6 +126,8 @@ FAMILIES: Mapping[str, Family] = {
         defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 2, "guidance_scale": 4.5},
         rules=_sana_sprint_rules,
         arguments=_SANA_ARGUMENTS,
+        components=_SANA_COMPONENTS,
+        defaults_of=_sana_defaults,
         reference_batch={False: 1, True: 8},
         num_items_per_chunk=256,
         speedups=_FASTER_PRODUCTS,
@@ -73,12 +138,12 @@ FAMILIES: Mapping[str, Family] = {
             "width": 832,
             "height": 480,
             "num_frames": 81,
-            "fps": 16.0,
             "num_inference_steps": 50,
             "guidance_scale": 5.0,
         },
         rules=_wan_rules,
-        arguments={"max_sequence_length": int},
+        arguments={"max_sequence_length": _SEQUENCE_LENGTH},
+        defaults_of=_wan_defaults,
         reference_batch={False: 1, True: 1},
         num_items_per_chunk=1,
         speedups=(*_FASTER_PRODUCTS, *_FEWER_PASSES, "attention_backend"),
@@ -91,6 +156,7 @@ FAMILIES: Mapping[str, Family] = {
         arguments={},
         reference_batch={False: 1, True: 1},
         num_items_per_chunk=8192,
+        components=(),
     ),
 }
 

@@ -10,6 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from models.base import Rendered, RenderRequest, Settings
 from models.proven import ProvenBatches
+from models.weights import load_components
 
 _TEXT_ENCODER_REFERENCE_BATCH = 8
 """Prompts in every forward pass of a text encoder in strict mode; encoding is cheap, so one size serves everywhere."""
@@ -66,7 +67,11 @@ def load_pipeline(folder: Path, settings: Settings, device: str) -> Any:
     if settings.speedups.float32_matmul_precision is not None:
         torch.set_float32_matmul_precision(settings.speedups.float32_matmul_precision)
     dtype = {component: getattr(torch, name) for component, name in settings.dtype.items()}
-    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    model_index = DiffusionPipeline.load_config(folder)
+    components = load_components(folder, model_index, dtype, settings.variant)
+    pipeline = DiffusionPipeline.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, **components
+    )
     if settings.scheduler:
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **settings.scheduler)
     if settings.vae_tiling:

@@ -15,6 +15,10 @@ from conftest import Rendermill
 COMMIT = "c" * 40
 
 
+def blob_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 @pytest.fixture
 def hub(checkpoints: Path) -> Iterator[str]:
     """The endpoint of a Hub with one model, owner/sana."""
@@ -27,18 +31,17 @@ def hub(checkpoints: Path) -> Iterator[str]:
             name = path.removeprefix(f"/owner/sana/resolve/{COMMIT}/")
             if path in ("/api/models/owner/sana", *(f"/api/models/owner/sana/revision/{r}" for r in ("main", COMMIT))):
                 siblings = [
-                    {"rfilename": file, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
-                    for file, data in files.items()
+                    {"rfilename": file, "size": len(data), "blobId": blob_id(data)} for file, data in files.items()
                 ]
                 self.answer(json.dumps({"id": "owner/sana", "sha": COMMIT, "siblings": siblings}).encode())
             elif path == f"/api/models/owner/sana/tree/{COMMIT}":
                 tree = [
-                    {"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                    {"type": "file", "path": file, "size": len(data), "oid": blob_id(data)}
                     for file, data in files.items()
                 ]
                 self.answer(json.dumps(tree).encode())
             elif name in files:
-                self.answer(files[name], {"ETag": f'"{hashlib.sha1(files[name]).hexdigest()}"'})
+                self.answer(files[name], {"ETag": f'"{blob_id(files[name])}"'})
             else:
                 self.send_error(404)
 

@@ -26,17 +26,22 @@ SECRETS = re.compile(f"{PASSWORD}|{SIGNATURE}")
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[str]:
-    """A server of the folder `served` that wants the password, for manifests the signature; `broken` has no weights.
+    """A server of the folder `served` that wants the password, for manifests the signature.
+
+    `broken` gives every file of weights once, as planning reads the beginning of each.
 
     Yields:
         Its host and port.
     """
+    given: set[Path] = set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             place = tmp_path / "served" / unquote(url.path).strip("/")
-            is_gone = "broken" in url.path and place.suffix == ".safetensors" and self.command == "GET"
+            is_gone = place in given and self.command == "GET"
+            if "broken" in url.path and place.suffix == ".safetensors" and self.command == "GET":
+                given.add(place)
             is_signed = place.suffix != ".parquet" or url.query == f"sig={SIGNATURE}"
             if self.headers["Authorization"] != f"Basic {base64.b64encode(f'me:{PASSWORD}'.encode()).decode()}":
                 self.send_error(401)
