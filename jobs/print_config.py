@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from jobs.console import json_text, printable
 from jobs.job_file import JobFile
 from jobs.mistakes import Keys
+from jobs.pipeline_defaults import pipeline_defaults
 from manifests.secrets import NAME_OF_SECRET, mask_secrets
 
 _WIDEST = 60
@@ -21,7 +22,8 @@ _READ_VARIABLE = re.compile(r"\$\{oc\.env: *[\"']?([^,}\"'\s]+)")
 
 def config_as_yaml(job_file: JobFile) -> str:
     """The job as a job file, with a comment at each value that says where it comes from."""
-    lines = list(_lines(_without_secrets(job_file), job_file))
+    job = _without_secrets(job_file)
+    lines = list(_lines(job, _fill_in(job, job_file)))
     width = max(len(text) for text, _ in lines if len(text) <= _WIDEST)
     environment = f", environment {job_file.environment}" if job_file.environment else ""
     head = printable(f"# {job_file.path}{environment}, date {job_file.date:%Y-%m-%d %H:%M} UTC")
@@ -31,24 +33,37 @@ def config_as_yaml(job_file: JobFile) -> str:
 def config_as_json(job_file: JobFile) -> str:
     """The job, and by keys with dots between them where each value comes from."""
     job = _without_secrets(job_file)
+    source = _fill_in(job, job_file)
     content = {
         "environment": job_file.environment,
         "date": job_file.date.isoformat(timespec="seconds"),
         "job": job,
-        "sources": {".".join(keys): job_file.source(keys) for keys in _keys_of_values(job)},
+        "sources": {".".join(keys): source(keys) for keys in _keys_of_values(job)},
     }
     return json_text(content, indent=2)
 
 
-def _lines(section: Mapping[str, Any], job_file: JobFile, keys: Keys = ()) -> Iterator[tuple[str, str]]:
+def _fill_in(job: dict[str, Any], job_file: JobFile) -> Callable[[Keys], str]:
+    """Fill in what pipelines would; returns where each of the job's values comes from."""
+    sources: dict[Keys, str] = {}
+    for name, model in job["models"].items():
+        pipeline_class, defaults = pipeline_defaults(job_file.job.models[name].checkpoint) or ("", {})
+        for key, value in defaults.items():
+            if model["defaults"].get(key) is None:
+                model["defaults"][key] = value
+                sources["models", name, "defaults", key] = f"default of {pipeline_class}"
+    return lambda keys: sources.get(keys) or job_file.source(keys)
+
+
+def _lines(section: Mapping[str, Any], source: Callable[[Keys], str], keys: Keys = ()) -> Iterator[tuple[str, str]]:
     """The lines of a section, and for each value its source."""
     for key, value in section.items():
         start, inner = f"{'  ' * len(keys)}{_on_one_line(key)}:", (*keys, key)
         if isinstance(value, dict) and value:
             yield start, ""
-            yield from _lines(value, job_file, inner)
+            yield from _lines(value, source, inner)
         else:
-            yield f"{start} {_on_one_line(value)}", printable(job_file.source(inner))
+            yield f"{start} {_on_one_line(value)}", printable(source(inner))
 
 
 def _keys_of_values(section: Mapping[str, Any], keys: Keys = ()) -> Iterator[Keys]:
