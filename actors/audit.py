@@ -34,7 +34,6 @@ class Audits:
         self._waiting: dict[Hashable, tuple[Request, Drawn]] = {}
         self._taken: dict[Hashable, tuple[Request, Drawn]] = {}
         self._renderers: dict[str, set[str]] = {}
-        self.num_chosen = 0
         self.num_equal = 0
         self.differences: list[Difference] = []
 
@@ -44,16 +43,15 @@ class Audits:
 
     def num_renderers(self, model: str) -> int:
         """How many actors a model has had."""
-        return len(self._renderers[model])
+        return len(self._renderers.get(model, ()))
 
     def add(self, request: Request, drawn: Drawn) -> None:
         """An item was drawn for the first time."""
-        self.num_chosen += 1
         self._waiting[request.request_hash] = request, drawn
 
     def take(self, model: str, renderer: str) -> list[Request]:
         """What an actor should draw again: what others drew, or its own where it is the model's only one."""
-        is_alone = self._renderers[model] == {renderer}
+        is_alone = self._renderers.get(model, set()) <= {renderer}
         taken = {
             key: pair
             for key, pair in self._waiting.items()
@@ -66,6 +64,8 @@ class Audits:
 
     def second(self, request_hash: str, drawn: Drawn) -> None:
         """An item was drawn again."""
+        if request_hash not in self._taken:  # of before the death of who keeps this: counts as not drawn twice
+            return
         request, first = self._taken.pop(request_hash)
         if first.pixel_sha256 == drawn.pixel_sha256:
             self.num_equal += 1

@@ -61,12 +61,13 @@ class Drawer:
 
     Args:
         known: what earlier runs and other actors learned.
+        watch: of this process.
     """
 
-    def __init__(self, spec: RendererSpec, model: Model, known: Profile) -> None:
+    def __init__(self, spec: RendererSpec, model: Model, known: Profile, watch: Watch) -> None:
         self._spec = spec
         self._model = model
-        self._watch = Watch(spec.journal)
+        self._watch = watch
         self._collecting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="collecting")
         self._launched: deque[Outcomes] = deque()
         self._reference_batch = spec.settings.reference_batch
@@ -110,7 +111,7 @@ class Drawer:
             with self._watched(requests):
                 embeddings = self._encode(requests)
                 self._check_memory(requests[0], embeddings[0])
-        except Exception as error:
+        except BaseException as error:  # a model may raise whatever it likes; signals come to another thread
             if len(requests) == 1 or isinstance(error, memory.DoesNotFit):
                 yield known([self._failure(request, error, attempt) for request in requests])
             else:
@@ -130,17 +131,19 @@ class Drawer:
             size = self._experience.size(shape, memory.available_bytes())
             batch, waiting = waiting[:size], waiting[size:]
             try:
-                yield self._launch(batch, began, attempt)
-                continue
+                outcomes = self._launch(batch, began, attempt)
             except torch.OutOfMemoryError as error:
                 failures = [self._failure(request, error, attempt) for request, _ in batch]
                 for failure in failures:
                     failure.error = f"{failure.error} ({memory.figures()})"
-            except Exception as error:
+            except BaseException as error:
                 if len(batch) > 1:
                     yield from self._draw_one_by_one(batch, began, attempt + 1)
-                    continue
-                yield known([self._failure(batch[0][0], error, attempt)])
+                else:
+                    yield known([self._failure(batch[0][0], error, attempt)])
+                continue
+            else:
+                yield outcomes
                 continue
             # here the error is gone, and with it the tensors that its traceback held
             torch.cuda.empty_cache()
@@ -166,9 +169,10 @@ class Drawer:
         """Find out which item of a failed batch is at fault; the others are drawn all the same."""
         for pair in batch:
             try:
-                yield self._launch([pair], began, attempt)
-            except Exception as error:
-                yield known([self._failure(pair[0], error, attempt)])
+                outcomes = self._launch([pair], began, attempt)
+            except BaseException as error:
+                outcomes = known([self._failure(pair[0], error, attempt)])
+            yield outcomes
 
     def _launch(self, batch: list[tuple[Request, Any]], began: float, attempt: int) -> Outcomes:
         """Start drawing a batch, while at most one other is on its way.
@@ -186,7 +190,7 @@ class Drawer:
         watched = self._begin(requests)
         try:
             flight = launch(lambda: self._model.render(requests, [embeddings for _, embeddings in batch]))
-        except Exception as error:
+        except BaseException as error:
             self._watch.end(watched, error)
             raise
         self._learn_memory(shape, len(batch), weights_bytes)
@@ -206,7 +210,7 @@ class Drawer:
         """Wait for a batch, learn from it, and take its frames."""
         try:
             seconds = flight.stopwatch.seconds()
-        except Exception as error:
+        except BaseException as error:
             self._watch.end(watched, error)
             return [self._failure(request, error, attempt) for request in requests]
         self._watch.end(watched)
@@ -284,11 +288,11 @@ class Drawer:
             peak = _peak_of(lambda: self._model.render([request], [embeddings]))
             self._experience.took_memory(shape, reference_batch, peak or available + 1)
 
-    def _failure(self, request: Request, error: Exception, attempt: int) -> Outcome:
+    def _failure(self, request: Request, error: BaseException, attempt: int) -> Outcome:
         self._log_failure(request, attempt, error)
         return failed(request, type(error).__name__, one_line(error, max_length=2000), attempt)
 
-    def _log_failure(self, request: Request, attempt: int, error: Exception | None = None) -> None:
+    def _log_failure(self, request: Request, attempt: int, error: BaseException | None = None) -> None:
         """Ray keeps an actor's log."""
         run_id, model = self._spec.run_id, self._spec.model_name
         fields = {"run": run_id, "model": model, "item": request.id, "attempt": attempt}
@@ -307,7 +311,7 @@ class Drawer:
         watched = self._begin(requests)
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
             self._watch.end(watched, error)
             raise
         self._watch.end(watched)

@@ -13,6 +13,9 @@ from manifests.storage import Folder
 class Findings:
     """A small actor beside the driver, which outlives the renderers.
 
+    Should it die, it starts again without memory: a renderer joins with every chunk, and what another tells of a model
+    that has not joined yet is lost, as is what was known before.
+
     Args:
         profiles: the folder that keeps profiles between runs.
     """
@@ -40,15 +43,17 @@ class Findings:
 
     def compiled(self, model: str) -> list[bytes]:
         """What earlier runs and other renderers compiled for a model."""
-        return self._store.read_compiled(self._keys[model])
+        return self._store.read_compiled(self._keys[model]) if model in self._keys else []
 
     def keep_compiled(self, model: str, name: str, artifacts: bytes, instead_of: str | None) -> None:
         """A renderer compiled more; see `ProfileStore.write_compiled`."""
-        self._store.write_compiled(self._keys[model], name, artifacts, instead_of)
+        if model in self._keys:
+            self._store.write_compiled(self._keys[model], name, artifacts, instead_of)
 
     def learned(self, model: str, profile: Profile) -> None:
         """A renderer found out more."""
-        self._profiles[model].merge(profile)
+        if model in self._profiles:
+            self._profiles[model].merge(profile)
 
     def worked(self, model: str, num_slots: int, num_padding: int) -> None:
         """The denoiser ran on so many slots, of which so many were padding."""
@@ -89,7 +94,6 @@ class Findings:
         return {
             "models": {model: self._describe(model) for model in self._profiles},
             "audit": {
-                "num_chosen": self._audits.num_chosen,
                 "num_equal": self._audits.num_equal,
                 "num_different": len(self._audits.differences),
                 "different": [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,11 @@ from actors.checkpoints import fetched
 from actors.compiled import SharedCompilation
 from actors.drawer import Drawer, Outcome, Outcomes, failed, known
 from actors.environment import device_name, environment, make_deterministic
-from actors.journal import MAX_DEATHS_ALONE, Suspicion
+from actors.guard import verdict
+from actors.journal import Suspicion
 from actors.spec import RendererSpec
+from actors.watch import watch_of_this_process
+from manifests.errors import one_line
 from manifests.schema import FRAMES, Request, Shape
 from models import registry
 
@@ -39,7 +43,12 @@ class Renderer:
         self._id = uuid.uuid4().hex
         self._began: float | None = None
         self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
-        self._drawing.submit(self._load).result()
+        # a crash while loading names this actor, which Ray starts again
+        actor = f"the model {spec.model_name} in actor {ray.get_runtime_context().get_actor_id()}"
+        spec.loader.whole(actor, lambda: self._drawing.submit(self._load).result())
+        watch = watch_of_this_process(spec.journal)
+        watch.allow_silence(spec.deadline_seconds)
+        self._seconds_loading = watch.seconds_at_work
 
     def _load(self) -> None:
         spec = self._spec
@@ -48,7 +57,8 @@ class Renderer:
             "device": device_name(device),
             "environment": environment(device, spec.settings.compile),
         }
-        known = ray.get(spec.findings.join.remote(spec.model_name, self._id, spec.profile_key | place))
+        self._profile_key = spec.profile_key | place
+        known = ray.get(self._join())
         self._compilation = SharedCompilation(spec) if spec.settings.compile else None
         if self._compilation is not None:
             self._compilation.take()
@@ -57,7 +67,9 @@ class Renderer:
                 model = registry.load(spec.checkpoint.pipeline_class, folder, spec.settings, device)
             except torch.OutOfMemoryError as error:
                 raise memory.DoesNotFit(memory.explain_weights()) from error
-        self._drawer = Drawer(spec, model, known)
+            except (KeyboardInterrupt, SystemExit) as error:  # Ray would start the actor again and again
+                raise RuntimeError(f"{type(error).__name__}: {one_line(error)}") from error
+        self._drawer = Drawer(spec, model, known, watch_of_this_process(spec.journal))
         self._constants = place | {
             "checkpoint": spec.checkpoint_name,
             "revision": spec.checkpoint.revision,
@@ -65,6 +77,10 @@ class Renderer:
             "run_id": spec.run_id,
         }
         gc.freeze()  # what is loaded stays, and need not be walked over again and again
+
+    def _join(self) -> Any:
+        """Make this actor known to the findings, which may have started again without memory."""
+        return self._spec.findings.join.remote(self._spec.model_name, self._id, self._profile_key)
 
     def __call__(self, chunk: pa.Table) -> Iterator[pa.Table]:
         """Draw a chunk; may be called for the next one while this one is being drawn.
@@ -93,6 +109,7 @@ class Renderer:
     def _draw_chunk(self, requests: Sequence[Request], launched: "Queue[Outcomes | None]") -> None:
         """Put the outcomes of every batch as soon as it is launched, and None after the last."""
         try:
+            self._join()
             suspicions = ray.get(self._spec.journal.open_chunk.remote([request.request_hash for request in requests]))
             if suspicions is None:
                 launched.put(known([]))
@@ -107,7 +124,7 @@ class Renderer:
 
     def _tell_of_work(self, began: float) -> None:
         """Say how much of the time since its first chunk this actor had something to draw."""
-        seconds, seconds_at_work = perf_counter() - began, self._drawer.seconds_at_work
+        seconds, seconds_at_work = perf_counter() - began, self._drawer.seconds_at_work - self._seconds_loading
         self._spec.findings.at_work.remote(self._spec.model_name, self._id, seconds_at_work, seconds)
         metrics.ACTOR_BUSY.set(seconds_at_work / seconds, {"model": self._spec.model_name})
 
@@ -124,8 +141,8 @@ class Renderer:
             yield from self._drawer.draw(others[shape])
 
     def _draw_suspect(self, request: Request, suspicion: Suspicion) -> list[Outcome]:
-        if suspicion.num_deaths_alone >= MAX_DEATHS_ALONE:
-            return [_conviction(request, suspicion)]
+        if suspicion.is_at_fault:
+            return [failed(request, *verdict(suspicion, "drew this item alone"), suspicion.num_deaths)]
         return self._drawer.draw_alone(request, attempt=suspicion.num_deaths + 1)
 
     def _tell_of_chosen(self, outcomes: Sequence[Outcome]) -> None:
@@ -179,10 +196,3 @@ def _as_binary(frames: Sequence[np.ndarray | None]) -> pa.LargeBinaryArray:
     data = np.concatenate([np.empty(0, np.uint8), *drawn])
     buffers = [is_drawn.buffers()[1], pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(frames), buffers)
-
-
-def _conviction(request: Request, suspicion: Suspicion) -> Outcome:
-    """The failure of an item that may not be tried again."""
-    error_type, error = suspicion.last_words or ("WorkerDied", "a crash, or memory ran out")
-    error = f"the process ended {suspicion.num_deaths_alone} times while it drew this item alone: {error}"
-    return failed(request, error_type, error, suspicion.num_deaths)

@@ -4,7 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.checkpoints import Checkpoint
+from actors.guard import Guard
 from models.base import Settings
+
+_SECONDS_TO_LOAD = 7200.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,31 @@ class RendererSpec:
     def profile_key(self) -> dict[str, Any]:
         """What batch sizes depend on, beside the device and its versions; JSON values."""
         return profile_key(self.checkpoint, self.settings)
+
+    @property
+    def loader(self) -> Guard:
+        """For actors that load the model, which may take as long as a store's patience lasts, and longer."""
+        return Guard(self.journal, "loaded", _SECONDS_TO_LOAD, self.patience_seconds)
+
+    @property
+    def reader(self) -> Guard:
+        """For tasks that read the manifest."""
+        return Guard(self.journal, "read", patience_seconds=self.patience_seconds)
+
+    @property
+    def encoder(self) -> Guard:
+        """For tasks that encode."""
+        return Guard(self.journal, "encoded", self.deadline_seconds)
+
+    @property
+    def writer(self) -> Guard:
+        """For tasks that store each item as a file."""
+        return Guard(self.journal, "stored", self.deadline_seconds, self.patience_seconds)
+
+    @property
+    def shard_writer(self) -> Guard:
+        """For tasks that store shards: of single items only where that helps."""
+        return Guard(self.journal, "stored", self.deadline_seconds, self.patience_seconds, num_deaths_together=1)
 
 
 def profile_key(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:

@@ -29,6 +29,9 @@ _NUM_ROWS_SORTED_TOGETHER = 8192
 _NUM_READING_TASKS = 2
 """Enough for thousands of rows a second; more would only take processors from actors that start."""
 
+_MAX_RETRIES = 30
+"""Of a task whose process died; Ray Data's own limit is none. `actors.guard` finds the item at fault long before."""
+
 _SHARD_NUM_CPUS = 0.2
 """Other than `TASK_NUM_CPUS`: Ray Data makes one step of two that ask for the same, and frames would wait for a shard
 where their files should."""
@@ -74,7 +77,12 @@ class ModelPipeline:
         chunk_size = min(max(self.num_items_per_chunk, batch), fair_share)
         reading = TaskPoolStrategy(_NUM_READING_TASKS)
         requests = ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work)).map_batches(
-            self._read, batch_size=1, batch_format="numpy", num_cpus=TASK_NUM_CPUS, compute=reading
+            self._read,
+            batch_size=1,
+            batch_format="numpy",
+            num_cpus=TASK_NUM_CPUS,
+            compute=reading,
+            max_retries=_MAX_RETRIES,
         )
         chunks = _in_blocks(requests, chunk_size, TASK_NUM_CPUS, reading)
         return rendered(chunks, self.spec, self.pool, self.num_gpus, chunk_size)
@@ -94,12 +102,21 @@ class ModelPipeline:
     ) -> Dataset:
         compute = TaskPoolStrategy(self.num_tasks)
         return dataset.map_batches(
-            step, batch_size=batch_size, batch_format="pyarrow", num_cpus=num_cpus, compute=compute
+            step,
+            batch_size=batch_size,
+            batch_format="pyarrow",
+            num_cpus=num_cpus,
+            compute=compute,
+            max_retries=_MAX_RETRIES,
         )
 
     def _read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
-        """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
         work: Work = batch["work"][0]
+        name = f"row group {work.row_group.index} of {work.row_group.file}"
+        yield from self.spec.reader.steps(name, self._requests(work))
+
+    def _requests(self, work: Work) -> Iterator[pa.Table]:
+        """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
         wanted = set(zip(work.row_numbers.tolist(), work.sample_indices.tolist(), strict=True))
         rows_wanted = set(work.row_numbers.tolist())
         schema = arrow_schema(REQUEST_COLUMNS, self.extra)
@@ -117,17 +134,19 @@ class ModelPipeline:
     def _store(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import store
 
-        return store(rendered, self.output, self.encoding, receipt_schema(self.extra))
+        receipts = receipt_schema(self.extra)
+        return store(rendered, self.output, self.encoding, receipts, self.spec.encoder, self.spec.writer)
 
     def _encode(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import encode_all
 
-        return encode_all(rendered, self.encoding, receipt_schema(self.extra))
+        receipts, patience_seconds = receipt_schema(self.extra), self.output.patience_seconds
+        return encode_all(rendered, self.encoding, receipts, self.spec.encoder, patience_seconds)
 
     def _store_shard(self, encoded: pa.Table) -> pa.Table:
         from actors.uploader import store_shard
 
-        return store_shard(encoded, self.output, self.extra)
+        return store_shard(encoded, self.output, self.extra, self.spec.shard_writer)
 
 
 def rendered(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float, chunk_size: int) -> Dataset:
@@ -169,7 +188,7 @@ def _in_blocks(
     blocks = dataset.repartition(target_num_rows_per_block=num_rows, strict=strict)
     step: Any = blocks._logical_plan.dag
     # there is no public way
-    step.ray_remote_args["num_cpus"] = num_cpus
+    step.ray_remote_args.update(num_cpus=num_cpus, max_retries=_MAX_RETRIES)
     object.__setattr__(step, "compute", compute)
     return blocks
 

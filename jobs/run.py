@@ -15,7 +15,9 @@ import ray
 from ray.exceptions import RayError
 
 from actors import metrics
+from actors.audit import is_chosen
 from jobs.arrivals import Arrivals, end_datasets
+from jobs.cluster_health import ClusterHealth, ClusterLost
 from jobs.config import Job, duration_text
 from jobs.console import Screen, show_progress
 from jobs.environments import describe_change, made_elsewhere
@@ -77,6 +79,8 @@ class Run:
         self._errors: dict[str, str] = {}
         self._origins_before = ledger.origins
         self._is_stopping = False
+        self._health = ClusterHealth()
+        self._num_chosen = 0
         self._started = time.monotonic()
         self._last_flush = self._last_roll_up = self._last_report = self._started
         self._last_receipts = dict.fromkeys(plan.num_to_do, self._started)
@@ -88,7 +92,8 @@ class Run:
         self._run_file.update("running", **self._counts())
         try:
             state = self._draw_and_commit(lease)
-            self._ask_what_was_found()
+            if "cluster" not in self._errors:
+                self._ask_what_was_found()
             self._run_file.update(state, errors=self._errors, **self._counts())
         except LeaseLost as error:
             self._errors["lease"] = one_line(error)
@@ -109,6 +114,13 @@ class Run:
                 self._draw_all(lease, arrivals, advance)
             self._settle(lease)
             return "failed" if self._errors else "stopped" if self._is_stopping else "finished"
+        except ClusterLost as error:
+            self._errors["cluster"] = f"{one_line(error)}; the same command goes on from here, once there is a cluster"
+            for model, receipts in arrivals[-1].at_hand():
+                self._commit(model, receipts)
+            lease.confirm()
+            self._ledger.roll_up()
+            return "failed"  # what tasks still store is tidied up by the next run
         except KeyboardInterrupt:
             # a second signal must not break off what follows, and whoever sent it may wait only for seconds
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -174,6 +186,9 @@ class Run:
         self._finished[model] += num_finished
         self._failed[model] += num_failed
         self._error_types[model].update(error_types)
+        if self._job.audit:
+            drawn = new.filter(pc.is_null(new["error_type"]))["request_hash"].to_pylist()
+            self._num_chosen += sum(is_chosen(request_hash, self._job.audit) for request_hash in drawn)
         self._tell_metrics(model, new, num_finished, Counter(error_types))
         if num_failed:
             self._last_error[model] = new["error"].drop_null()[-1].as_py()
@@ -209,8 +224,13 @@ class Run:
         return True
 
     def _keep_time(self, lease: Lease) -> None:
-        """Commit every few seconds, roll up every few minutes, and stop when it is time to."""
+        """Commit every few seconds, roll up every few minutes, and stop when it is time to.
+
+        Raises:
+            ClusterLost: Ray does not answer any more.
+        """
         now = time.monotonic()
+        self._health.check()
         is_large = self._ledger.num_pending > _NUM_RECEIPTS_BEFORE_ROLL_UP
         if is_large or now - self._last_roll_up > _SECONDS_BETWEEN_ROLL_UPS:
             lease.confirm()
@@ -225,9 +245,9 @@ class Run:
             self._run_file.update("running", **self._counts())
             self._last_report = now
         stop_after = self._job.stop_after
-        if stop_after and now - self._started > stop_after.total_seconds() and not self._is_stopping:
+        if stop_after and now - self._started > stop_after.total_seconds():
             self._is_stopping = True
-            self._desk.journal.stop.remote()
+            self._desk.journal.stop.remote()  # again and again, as it forgets when it dies
 
     def _ask_what_was_found(self) -> None:
         """Take what the renderers found out so far, if it can be had: no run should end ill for it."""
@@ -235,7 +255,10 @@ class Run:
             if stored.first is not None:
                 self._desk.findings.stored.remote(model, stored.first, stored.bytes_per_item)
         try:
-            self._found = ray.get(self._desk.findings.report.remote(), timeout=_SECONDS_FOR_FINDINGS)
+            asked = [self._desk.findings.report.remote(), self._desk.journal.deaths.remote()]
+            self._found, deaths = ray.get(asked, timeout=_SECONDS_FOR_FINDINGS)
+            self._found["audit"]["num_chosen"] = self._num_chosen
+            self._found["deaths"] = deaths
         except (RayError, OSError) as error:
             _log(error)
 
@@ -295,6 +318,8 @@ class Run:
         for model, found in self._found.get("models", {}).items():
             for note, count in found["notes"].items():
                 self._screen.line(f"  {model}: {note}" + (f" ({count} times)" if count > 1 else ""))
+        for cause, count in self._found.get("deaths", {}).items():
+            self._screen.line(f"  processes that died at work, {count}: {cause}")
         audit = self._found.get("audit", {"num_chosen": 0})
         if not audit["num_chosen"]:
             return False

@@ -22,7 +22,7 @@ def traceback_of(error: BaseException) -> str:
     """An exception with its traceback, for a log."""
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception:  # it reads attributes of the exception, which may be properties that raise
+    except BaseException:  # it reads attributes of the exception, which may be properties that raise
         frames = "".join(traceback.format_tb(error.__traceback__))
         text = f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {_message(error)}\n"
     return mask_secrets(text)
@@ -32,5 +32,5 @@ def _message(error: BaseException) -> str:
     """An exception's own words, which some cannot give."""
     try:
         return str(error)
-    except Exception as failure:
+    except BaseException as failure:
         return f"{type(error).__name__}; its message cannot be read ({type(failure).__name__})"

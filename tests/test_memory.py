@@ -84,7 +84,7 @@ class Workshop:
             journal=self.said,
             findings=self.said,
         )
-        self._drawer = Drawer(spec, model, Profile())
+        self._drawer = Drawer(spec, model, Profile(), watch.Watch(self.said, process=None))
 
     def draw(self) -> list[Outcome]:
         requests = [request_for(f"prompt {seed}", seed, request_hash=str(seed)) for seed in range(NUM_ITEMS)]

@@ -16,6 +16,7 @@ import webdataset
 from conftest import ROOT, Rendermill
 
 from actors.encoding import Encoding
+from actors.guard import Guard
 from actors.uploader import encode_all, store_shard
 from jobs.draw_again import _compare_one
 from manifests.errors import UserError
@@ -25,6 +26,7 @@ from manifests.schema import FRAMES, receipt_schema
 from manifests.shards import pack, read_member, unpack
 from manifests.storage import Folder
 
+UNGUARDED = Guard(None, "stored")
 EXTRA = pa.schema(
     [
         ("score", pa.float64()),
@@ -162,9 +164,9 @@ def rendered(*frames: np.ndarray | None) -> pa.Table:
 def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_stored_once(tmp_path: Path) -> None:
     sound, other, garbled = (np.full(shape, 7, np.uint8) for shape in ((2, 2, 3), (2, 2, 3), (1, 2, 3)))
     other += 1
-    encoded = encode_all(rendered(sound, None, garbled, other), Encoding("png"), receipt_schema(EXTRA))
-    again = encode_all(rendered(other), Encoding("png"), receipt_schema(EXTRA))
-    stored = store_shard(pa.concat_tables([encoded, again]), Folder(str(tmp_path)), EXTRA).to_pylist()
+    encoded = encode_all(rendered(sound, None, garbled, other), Encoding("png"), receipt_schema(EXTRA), UNGUARDED)
+    again = encode_all(rendered(other), Encoding("png"), receipt_schema(EXTRA), UNGUARDED)
+    stored = store_shard(pa.concat_tables([encoded, again]), Folder(str(tmp_path)), EXTRA, UNGUARDED).to_pylist()
     assert [row["error_type"] for row in stored] == [None, "NonFinite", "ValueError", None, None]
     assert [row["path"] is None for row in stored] == [False, True, True, False, False]
     (shard,) = {row["path"] for row in stored if row["path"]}
@@ -178,7 +180,7 @@ def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_sto
     said = json.loads(files[first["member"].replace(".png", ".json")])
     assert (said["id"], said["prompt"], said["tags"], said["raw"]) == ("0", "a cat", ["x", "y"], "ff")
     assert (said["score"], said["scores"]) == (None, [0.5, None]), "JSON has no NaN and no infinity"
-    alone = store_shard(encoded.slice(1, 1), Folder(str(tmp_path / "alone")), EXTRA)
+    alone = store_shard(encoded.slice(1, 1), Folder(str(tmp_path / "alone")), EXTRA, UNGUARDED)
     assert alone["error_type"].to_pylist() == ["NonFinite"]
     assert not (tmp_path / "alone").exists(), "a shard of nothing"
 
@@ -186,7 +188,8 @@ def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_sto
 def test_what_is_drawn_again_is_compared_with_the_shards_member(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     before = rendered(np.full((2, 2, 3), 7, np.uint8))
-    (record,) = store_shard(encode_all(before, Encoding("png"), receipt_schema(EXTRA)), folder, EXTRA).to_pylist()
+    encoded = encode_all(before, Encoding("png"), receipt_schema(EXTRA), UNGUARDED)
+    (record,) = store_shard(encoded, folder, EXTRA, UNGUARDED).to_pylist()
     names = ("path", "member", "format", "pixel_sha256", "device", "environment")
     row = record | {f"recorded_{name}": record[name] for name in names}
     pixels = pa.scalar(np.full((2, 2, 3), 9, np.uint8).tobytes(), pa.large_binary())
