@@ -37,6 +37,7 @@ class Outcome:
 
     Attributes:
         batch_size: items that were drawn together.
+        num_tokens_cut: of its prompts; None: not known.
         frames: uint8, (frames, height, width, 3), RGB; None for a failure.
     """
 
@@ -45,6 +46,7 @@ class Outcome:
     started_at: datetime
     seconds: float | None
     attempt: int
+    num_tokens_cut: int | None = None
     frames: np.ndarray | None = None
     error_type: str | None = None
     error: str | None = None
@@ -70,6 +72,7 @@ class Drawer:
         self._watch = watch
         self._collecting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="collecting")
         self._launched: deque[Outcomes] = deque()
+        self._num_tokens_cut: dict[str, int] = {}
         self._reference_batch = spec.settings.reference_batch
         family = FAMILIES[spec.checkpoint.pipeline_class]
         sizer = BatchSizer(
@@ -226,6 +229,7 @@ class Drawer:
                 started_at=started_at,
                 seconds=seconds / len(requests),
                 attempt=attempt,
+                num_tokens_cut=self._num_tokens_cut.pop(request.request_hash, None),
             )
             if is_finite:
                 outcome.frames = frames
@@ -246,6 +250,8 @@ class Drawer:
         stopwatch = Stopwatch()
         embeddings = self._model.encode(requests)
         stopwatch.stop()
+        for request, num_cut in zip(requests, self._model.count_cut_tokens(requests), strict=True):
+            self._num_tokens_cut[request.request_hash] = num_cut
         self._collecting.submit(lambda: self._worked("encode", stopwatch.seconds()))
         return embeddings
 

@@ -173,6 +173,7 @@ class Renderer:
         table = chunk.take(pa.array(rows, pa.int64()))
         columns = {name: pa.array([value] * len(outcomes), pa.string()) for name, value in self._constants.items()}
         columns |= {
+            "num_tokens_cut": pa.array([outcome.num_tokens_cut for outcome in outcomes], pa.int32()),
             "batch_size": pa.array([outcome.batch_size for outcome in outcomes], pa.int32()),
             "started_at": pa.array([outcome.started_at for outcome in outcomes], pa.timestamp("us", tz="UTC")),
             "seconds": pa.array([outcome.seconds for outcome in outcomes], pa.float64()),

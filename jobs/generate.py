@@ -69,6 +69,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                     validator=validator,
                     output=output,
                     extra=ledger.extra,
+                    max_sequence_length=model.max_sequence_length,
                 )
                 for name, model in models.items()
             }

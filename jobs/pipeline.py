@@ -47,6 +47,7 @@ class ModelPipeline:
         num_tasks: that encode and store at once; None: as many as Ray finds room for.
         num_items_per_shard: at most; None: every item is a file of its own.
         extra: the manifest's own columns.
+        max_sequence_length: tokens of a prompt that the model takes; None: any number.
     """
 
     spec: RendererSpec
@@ -60,6 +61,7 @@ class ModelPipeline:
     validator: RowValidator
     output: Folder
     extra: pa.Schema
+    max_sequence_length: int | None = None
 
     def dataset(self, work: list[Work]) -> Dataset:
         """The lazy Dataset whose blocks are receipts (`manifests.schema.receipt_schema`) of what is to be drawn."""

@@ -45,9 +45,13 @@ def _read(output: Folder, folder: str, columns: Sequence[str]) -> Iterator[pa.Ta
         if not name.endswith(".parquet"):
             continue
         try:
-            yield output.read_table(name, list(dict.fromkeys(columns)))
+            table = output.read_table(name, list(dict.fromkeys(columns)))
         except FileNotFoundError:  # a run that is going on moved it
             continue
+        for column in RECORD_COLUMNS:
+            if column.name in columns and column.name not in table.column_names:  # an earlier rendermill wrote it
+                table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+        yield table
 
 
 def _of_model(records: pa.Table, model: str | None) -> pa.Table:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -45,6 +45,12 @@ class ResolvedModel:
     contract: ModelContract
     encoding: Encoding
     num_items_per_shard: int | None
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        """Tokens of a prompt that its text encoder takes; None: any number."""
+        stock = self.family.max_sequence_length
+        return cast(int | None, self.settings.pipeline_arguments.get("max_sequence_length", stock))
 
 
 def resolve_models(job: Job, here: Cluster) -> tuple[dict[str, float], dict[str, ResolvedModel]]:

@@ -20,6 +20,7 @@ from jobs.arrivals import Arrivals, end_datasets
 from jobs.cluster_health import ClusterHealth, ClusterLost
 from jobs.config import Job, duration_text
 from jobs.console import Screen, show_progress
+from jobs.cut_prompts import CutPrompts
 from jobs.environments import describe_change, made_elsewhere
 from jobs.outstanding import Work
 from jobs.pipeline import ModelPipeline
@@ -76,7 +77,9 @@ class Run:
         self._error_types: dict[str, Counter[str]] = {model: Counter() for model in plan.num_to_do}
         self._last_error: dict[str, str] = {}
         self._recent_failures: deque[bool] = deque(maxlen=_FAILURE_WINDOW)
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, str] = {}  # by model
+        self._run_errors: dict[str, str] = {}
+        self._cut_prompts = CutPrompts({model: made.max_sequence_length for model, made in pipelines.items()})
         self._origins_before = ledger.origins
         self._is_stopping = False
         self._health = ClusterHealth()
@@ -92,17 +95,17 @@ class Run:
         self._run_file.update("running", **self._counts())
         try:
             state = self._draw_and_commit(lease)
-            if "cluster" not in self._errors:
+            if "cluster" not in self._run_errors:
                 self._ask_what_was_found()
-            self._run_file.update(state, errors=self._errors, **self._counts())
+            self._run_file.update(state, errors=self._errors, run_errors=self._run_errors, **self._counts())
         except LeaseLost as error:
-            self._errors["lease"] = one_line(error)
+            self._run_errors["lease"] = one_line(error)
             state = "superseded"
         except Exception as error:
             if not is_passing(error) and not isinstance(error, OSError):
                 raise
             _log(error)
-            self._errors["output"] = f"cannot be written: {one_line(error)}; what was committed before is safe"
+            self._run_errors["output"] = f"cannot be written: {one_line(error)}; what was committed before is safe"
             state = "failed"
         return self._summarize(state)
 
@@ -113,9 +116,10 @@ class Run:
             with show_progress(self._screen, self._plan.num_to_do) as advance:
                 self._draw_all(lease, arrivals, advance)
             self._settle(lease)
-            return "failed" if self._errors else "stopped" if self._is_stopping else "finished"
+            return "failed" if self._errors or self._run_errors else "stopped" if self._is_stopping else "finished"
         except ClusterLost as error:
-            self._errors["cluster"] = f"{one_line(error)}; the same command goes on from here, once there is a cluster"
+            told = f"{one_line(error)}; the same command goes on from here, once there is a cluster"
+            self._run_errors["cluster"] = told
             for model, receipts in arrivals[-1].at_hand():
                 self._commit(model, receipts)
             lease.confirm()
@@ -146,9 +150,9 @@ class Run:
             rounds.append(Arrivals(datasets))
             num_before = len(self._plan.outstanding)
             self._draw_once(lease, rounds[-1], advance)
-            work = {} if self._is_stopping or "max_failure_rate" in self._errors else self._work()
+            work = {} if self._is_stopping or "max_failure_rate" in self._run_errors else self._work()
             if work and len(self._plan.outstanding) == num_before:
-                self._errors["receipts"] = f"{num_before} items came back neither drawn nor failed"
+                self._run_errors["receipts"] = f"{num_before} items came back neither drawn nor failed"
                 return
 
     def _work(self) -> dict[str, list[Work]]:
@@ -164,7 +168,7 @@ class Run:
                     arrivals.stop(model)
             self._keep_time(lease)
             if sum(self._recent_failures) > self._job.max_failure_rate * _FAILURE_WINDOW:
-                self._errors["max_failure_rate"] = (
+                self._run_errors["max_failure_rate"] = (
                     f"more than {self._job.max_failure_rate:.0%} of the last {_FAILURE_WINDOW} items failed"
                 )
                 return
@@ -179,6 +183,7 @@ class Run:
             self._ledger.add(new)
             self._rates[model].add(new.num_rows)
             self._stored[model].add(new)
+            self._cut_prompts.add(model, new)
         error_types = [error_type for error_type in new["error_type"].to_pylist() if error_type is not None]
         num_failed, num_finished = len(error_types), new.num_rows - len(error_types)
         self._recent_failures.extend([True] * num_failed + [False] * num_finished)
@@ -271,6 +276,7 @@ class Run:
             "num_failed": self._failed,
             "error_types": {model: dict(types) for model, types in self._error_types.items() if types},
             "items_per_second_now": {model: round(rate.per_second(), 4) for model, rate in self._rates.items()},
+            "num_prompts_cut": dict(self._cut_prompts.num_items),
             "num_failed_before": self._plan.num_failed,
             "num_rejected": self._plan.num_rejected,
             "num_duplicates": self._plan.num_duplicates,
@@ -283,7 +289,7 @@ class Run:
     def _summarize(self, state: str) -> int:
         line, seconds = self._screen.line, time.monotonic() - self._started
         num_failed = sum(self._failed.values()) + self._plan.num_failed
-        for name, error in self._errors.items():
+        for name, error in [*self._errors.items(), *self._run_errors.items()]:
             line(f"stopped: {name}: {error}; details in {self._screen.log}")
         if state == "interrupted":
             line("interrupted; the same command goes on from here")
@@ -299,6 +305,8 @@ class Run:
                 at_work = "" if share is None else f", {actors} at work {share:.0%} of their time"
                 pace = count / (self._last_receipts[model] - self._started)
                 line(f"  {model}: {count} drawn, {pace:.2f}/s{at_work}")
+        for words in self._cut_prompts.in_words():
+            line(f"  {words}")
         all_finished = num_drawn + sum(self._plan.num_finished.values())
         line(f"{all_finished} items finished, {num_failed} failed, {self._plan.num_rejected} rejected")
         if num_drawn:

@@ -55,7 +55,8 @@ class Status:
         state: of `runs/<run_id>.json`, or `died`: the file says that it is under way, and nobody is.
         ends_at: when it should end, ISO 8601.
         error_types: failures in the output by type of error.
-        errors: what ended the run or a model, by its name.
+        errors: what ended models, by name.
+        run_errors: what ended the run, by its cause.
         holder: who holds the lease; None if nobody does.
     """
 
@@ -69,6 +70,7 @@ class Status:
     error_types: Mapping[str, int]
     num_rejected: int
     errors: Mapping[str, str]
+    run_errors: Mapping[str, str]
     holder: Holder | None
 
 
@@ -130,6 +132,7 @@ def look(output: Folder) -> Status:
         error_types=_error_types(output),
         num_rejected=told.get("num_rejected", 0),
         errors=told.get("errors", {}),
+        run_errors=told.get("run_errors", {}),
         holder=holder,
     )
 
@@ -170,7 +173,7 @@ def in_words(found: Status) -> list[str]:
     lines += [_model_in_words(name, model) for name, model in found.models.items()]
     if found.ends_at:
         lines.append(f"ends about {found.ends_at}")
-    lines += [f"stopped: {name}: {error}" for name, error in found.errors.items()]
+    lines += [f"stopped: {name}: {error}" for name, error in [*found.errors.items(), *found.run_errors.items()]]
     if found.error_types:
         lines.append("failures: " + ", ".join(f"{count} {name}" for name, count in found.error_types.items()))
     if found.num_rejected:

@@ -21,7 +21,7 @@ from manifests import layout
 from manifests.hash_set import HASH, as_numpy, hashes_of_hex
 from manifests.identity import item_key
 from manifests.output_format import read_format, write_format
-from manifests.schema import RECORD_COLUMNS, arrow_schema, receipt_schema
+from manifests.schema import RECORD_COLUMNS, arrow_schema, conformed, receipt_schema
 from manifests.shards import StaleShards, find_stale_shards
 from manifests.storage import Folder, first_contact, parquet_bytes
 
@@ -267,7 +267,7 @@ class Ledger:
                 self._stale_media.update(json.loads(self._folder.read(name) or b"[]"))
             else:
                 self._pending_files.append(name)
-                receipts = self._folder.read_table(name).cast(self._schemas[layout.FAILURES])
+                receipts = conformed(self._folder.read_table(name), self._schemas[layout.FAILURES])
                 self._pending.append(_Rows.of(receipts))
         self.roll_up()
 
@@ -326,7 +326,7 @@ class Ledger:
             self._write_part(kind, len(self._part_names[kind]) - 1, rows.slice(start, size))
 
     def _read_part(self, kind: str, number: int) -> _Rows:
-        return _Rows.of(self._folder.read_table(self._part_names[kind][number]))
+        return _Rows.of(conformed(self._folder.read_table(self._part_names[kind][number]), self._schemas[kind]))
 
     def _write_part(self, kind: str, number: int, rows: _Rows) -> None:
         self._folder.write(self._part_names[kind][number], parquet_bytes(rows.table))

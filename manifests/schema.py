@@ -70,6 +70,11 @@ RECORD_COLUMNS = (
     _REQUEST["num_inference_steps"],
     _REQUEST["guidance_scale"],
     _REQUEST["guidance_scale_2"],
+    Column(
+        "num_tokens_cut",
+        pa.int32(),
+        "Tokens of the prompt and the negative prompt that are beyond what the text encoder takes. Null: not known.",
+    ),
     Column("scheduler", pa.string(), "Class of the scheduler."),
     Column("path", pa.string(), "The media file, or the shard that holds it, relative to the output folder."),
     Column("member", pa.string(), "The media file's name in its shard; null where it is a file of its own."),
@@ -114,6 +119,15 @@ MEDIA = f"{INTERNAL_PREFIX}media"
 def arrow_schema(columns: tuple[Column, ...], extra: pa.Schema | None = None) -> pa.Schema:
     """The Arrow schema of these columns, followed by a manifest's own extra ones."""
     return pa.schema([pa.field(column.name, column.type) for column in columns] + list(extra or ()))
+
+
+def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of a schema; null are those that an earlier rendermill did not write."""
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, names=schema.names).cast(schema)
 
 
 def receipt_schema(extra: pa.Schema) -> pa.Schema:

@@ -114,6 +114,7 @@ class Family:
         num_items_per_chunk: how many items an actor is handed at once, at most.
         speedups: which of `Speedups` it takes.
         num_items_per_swap: where components wait in CPU memory, how many items each draws before the next comes.
+        max_sequence_length: tokens of a prompt that the pipeline takes unless told otherwise; None: any number.
         components: that a checkpoint has to have.
         defaults_of: defaults that depend on the checkpoint's configs, instead of those in `defaults`.
     """
@@ -126,6 +127,7 @@ class Family:
     num_items_per_chunk: int
     speedups: Sequence[str] = ()
     num_items_per_swap: int | None = None
+    max_sequence_length: int | None = None
     components: Sequence[str] = ("tokenizer", "text_encoder", "vae", "scheduler")
     defaults_of: Callable[[Mapping[str, Mapping[str, Any]]], Mapping[str, Any]] = lambda _: {}
 
@@ -214,6 +216,10 @@ class Model(ABC):
         Returns:
             For each request what `render` wants back for it.
         """
+
+    def count_cut_tokens(self, requests: Sequence[RenderRequest]) -> list[int]:
+        """For each request the number of tokens of its prompts that `encode` leaves out, as they are too many."""
+        return [0] * len(requests)
 
     @abstractmethod
     def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[Any]) -> torch.Tensor:

@@ -18,6 +18,8 @@ from models.proven import ProvenBatches
 from models.stages import (
     LARGEST_DECODER_BATCH,
     compile_decoder,
+    count_tokens_over,
+    effective_negative_prompt,
     encode_unique,
     generators,
     load_pipeline,
@@ -84,6 +86,21 @@ class Sana(Model):
             **self._arguments | {"complex_human_instruction": None},
         )
         return [PromptEmbeddings(*ours, *theirs) for ours, theirs in zip(positive, negative, strict=True)]
+
+    def count_cut_tokens(self, requests: Sequence[RenderRequest]) -> list[int]:
+        instruction, limit = self._arguments["complex_human_instruction"], self._arguments["max_sequence_length"]
+        num_cut = self._count_cut([request.prompt for request in requests], instruction, limit)
+        negative_prompts = [effective_negative_prompt(request) for request in requests]
+        return [sum(pair) for pair in zip(num_cut, self._count_cut(negative_prompts, None, limit), strict=True)]
+
+    def _count_cut(self, prompts: list[str], instruction: list[str] | None, limit: int) -> list[int]:
+        """As `_get_gemma_prompt_embeds` cuts, where the tokens of an instruction count beside the limit."""
+        texts, tokenizer = self._pipeline._text_preprocessing(prompts), self._pipeline.tokenizer
+        if instruction:
+            before = "\n".join(instruction)
+            texts = [before + text for text in texts]
+            limit += len(tokenizer.encode(before)) - 2
+        return count_tokens_over(tokenizer, texts, limit)
 
     def _encode(self, prompts: list[str], batches: ProvenBatches, **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
         pipeline = self._pipeline

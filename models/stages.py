@@ -120,6 +120,19 @@ def prepare_blocks(blocks: torch.nn.ModuleList, settings: Settings) -> None:
         block.compile(dynamic=None if settings.reference_batch is None else False)
 
 
+def count_tokens_over(tokenizer: Any, texts: Sequence[str], limit: int) -> list[int]:
+    """For each text the number of its tokens, special ones with them, beyond a limit."""
+    distinct = list(dict.fromkeys(texts))
+    ids = tokenizer(distinct, add_special_tokens=True, verbose=False).input_ids
+    num_over = {text: max(0, len(own) - limit) if text else 0 for text, own in zip(distinct, ids, strict=True)}
+    return [num_over[text] for text in texts]
+
+
+def effective_negative_prompt(request: RenderRequest) -> str:
+    """The negative prompt, empty where guidance gives it no effect."""
+    return (request.negative_prompt or "") if request.guidance_scale > 1.0 else ""
+
+
 def encode_unique(
     encode: Callable[[list[str]], tuple[torch.Tensor, ...]], batches: ProvenBatches, prompts: Sequence[str]
 ) -> list[tuple[torch.Tensor, ...]]:

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import torch
 from diffusers import WanPipeline
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from models.base import Model, Rendered, RenderRequest, Settings
 from models.proven import ProvenBatches
 from models.stages import (
+    count_tokens_over,
+    effective_negative_prompt,
     encode_unique,
     generators,
     load_pipeline,
@@ -84,6 +87,13 @@ class Wan(Model):
         negative_prompts = [request.negative_prompt or "" for request in requests]
         encoded = [embeds for (embeds,) in encode_unique(encode, self._text_batches, prompts + negative_prompts)]
         return [PromptEmbeddings(*pair) for pair in zip(encoded[: len(prompts)], encoded[len(prompts) :], strict=True)]
+
+    def count_cut_tokens(self, requests: Sequence[RenderRequest]) -> list[int]:
+        prompts = [request.prompt for request in requests]
+        negative_prompts = [effective_negative_prompt(request) for request in requests]
+        texts = [prompt_clean(text) for text in prompts + negative_prompts]
+        num_cut = count_tokens_over(self._pipeline.tokenizer, texts, self._max_sequence_length)
+        return [sum(pair) for pair in zip(num_cut[: len(prompts)], num_cut[len(prompts) :], strict=True)]
 
     @torch.no_grad()
     def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:

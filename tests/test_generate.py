@@ -31,7 +31,14 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "a dog", "model": "sana", "negative_prompt": "blurry", "guidance_scale": 7.5, "score": 0.5},
     {"prompt": "a dog", "model": "sana", "negative_prompt": "blurry", "guidance_scale": 7.5, "score": 0.5},
     {"prompt": "a bird", "model": "sprint", "num_inference_steps": 1},
-    {"prompt": "a fish", "id": "fish", "model": "wan", "fps": 23.976, "num_frames": 9, "guidance_scale_2": 2.0},
+    {
+        "prompt": f"a fish{' and a ship' * 300}",
+        "id": "fish",
+        "model": "wan",
+        "fps": 23.976,
+        "num_frames": 9,
+        "guidance_scale_2": 2.0,
+    },
     {"prompt": "夜の街 \x1b[31m", "model": "wan"},
 ]
 
@@ -84,6 +91,17 @@ def test_records_say_what_was_asked(first_run: tuple[Rendermill, Finished]) -> N
     assert (scored["negative_prompt"], scored["guidance_scale"]) == ("blurry", 7.5)
     fish = records["fish", 0]
     assert (fish["scheduler"], fish["guidance_scale_2"]) == ("UniPCMultistepScheduler", 2.0)
+    assert {item for item, record in records.items() if record["num_tokens_cut"] != 0} == {("fish", 0)}
+
+
+def test_prompts_that_were_cut_are_told(first_run: tuple[Rendermill, Finished]) -> None:
+    rendermill, finished = first_run
+    (fish,) = (record for record in rendermill.table("metadata") if record["id"] == "fish")
+    assert fish["num_tokens_cut"] > 100
+    assert f"  1 prompt of wan was cut to 512 tokens, by {fish['num_tokens_cut']}\n" in finished.out
+    assert "prompt of sana" not in finished.out
+    (run,) = (rendermill.output / "runs").iterdir()
+    assert json.loads(run.read_text())["num_prompts_cut"] == {"wan": 1}
 
 
 def test_images_hold_the_pixels_of_their_record(first_run: tuple[Rendermill, Finished]) -> None:
@@ -140,7 +158,9 @@ def test_records_of_another_environment_are_kept_or_drawn_anew_or_stop_the_run(r
     for part in (rendermill.output / "metadata").glob("part-*"):
         made = pq.read_table(part).to_pylist()
         older = [row | {"environment": json.dumps(json.loads(row["environment"]) | {"torch": "1.0"})} for row in made]
-        pq.write_table(pa.Table.from_pylist(older, pq.read_schema(part)), part)
+        schema = pq.read_schema(part)
+        schema = schema.remove(schema.get_field_index("num_tokens_cut"))  # as before there was this column
+        pq.write_table(pa.Table.from_pylist(older, schema), part)
     rendermill.manifest(rows)
 
     def versions() -> list[bool]:
@@ -336,22 +356,20 @@ def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> N
     assert "to draw: nothing; 3 finished before" in rendermill.generate("limit=3", manifest=f"file://{glob}").out
 
 
-def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill: Rendermill, tmp_path: Path) -> None:
-    incomplete, cut_off = tmp_path / "incomplete", tmp_path / "cut-off"
-    for unloadable in (incomplete, cut_off):
-        shutil.copytree(rendermill.checkpoints / "wan-shapes", unloadable)
-    (incomplete / "transformer_2" / "diffusion_pytorch_model.safetensors").unlink()
-    (cut_off / "text_encoder" / "model.safetensors").write_bytes(b"cut off")
+def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes")
-    rendermill.model("incomplete", str(incomplete), defaults={"num_frames": 5})
-    rendermill.model("cut-off", str(cut_off), defaults={"num_frames": 5})
-    rendermill.manifest([{"prompt": "a cat", "model": model} for model in ("sana", "incomplete", "cut-off")])
+    for name in ("output", "max_failure_rate"):  # which also name what may end a run
+        rendermill.model(name, "wan-shapes", speedups={"attention_backend": "flash"})
+    rendermill.manifest([{"prompt": "a cat", "model": model} for model in rendermill.models])
     finished = rendermill.generate()
     assert finished.status == 1, finished
-    assert "stopped: incomplete: OSError: Error no file named diffusion_pytorch_model.safetensors" in finished.out
-    assert "stopped: cut-off: SafetensorError: " in finished.out
+    assert "stopped: output: RuntimeError: Flash Attention backend" in finished.out
+    assert "stopped: max_failure_rate: RuntimeError: Flash Attention backend" in finished.out
     assert "Traceback" not in finished.out + finished.error
     assert [record["model"] for record in rendermill.table("metadata")] == ["sana"]
+    (run,) = (rendermill.output / "runs").iterdir()
+    told = json.loads(run.read_text())
+    assert (sorted(told["errors"]), told["run_errors"]) == (["max_failure_rate", "output"], {})
 
 
 def test_a_pool_grows_while_chunks_wait(rendermill: Rendermill) -> None:

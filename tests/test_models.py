@@ -98,6 +98,29 @@ def test_pipeline_arguments_and_scheduler_settings_reach_the_pipeline(checkpoint
         assert not np.array_equal(plain, shifted)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_that_the_text_encoder_does_not_see_are_counted(checkpoints: Path, family: str) -> None:
+    model = load(checkpoints, family, "float32", pipeline_arguments={"max_sequence_length": 12})
+    tokenizer = model._pipeline.tokenizer
+    long = "a red circle left of a blue square above a green triangle"
+    num_tokens = len(tokenizer(long).input_ids)
+    at_the_limit = tokenizer.decode(tokenizer(long).input_ids[1:11])
+    seen = [request_for(text, 1, **FAMILIES[family][1]) for text in (long, f"  {long} ", at_the_limit, "a cat", long)]
+    seen[3] = seen[3]._replace(negative_prompt=None if family == "SanaSprintPipeline" else long)
+    seen[4] = seen[4]._replace(negative_prompt=long, guidance_scale=1.0)
+    num_cut = model.count_cut_tokens(seen)
+    assert num_cut[0] == num_cut[1] == num_cut[4] > 0
+    assert num_cut[2] == 0
+    if family == "WanPipeline":  # the others' instruction may share a token with the prompt
+        assert num_cut == [num_tokens - 12, num_tokens - 12, 0, num_tokens - 12, num_tokens - 12]
+    # what was counted is what has no effect: without its last words the prompt gives the same embeddings
+    shorter = [request._replace(prompt=long + " on a white background") for request in seen[:1]]
+    (ours,), (theirs,) = model.encode(seen[:1]), model.encode(shorter)
+    kept = slice(None, -1)  # the last token ends the text
+    torch.testing.assert_close(ours.prompt[:, kept], theirs.prompt[:, kept])
+    assert model.count_cut_tokens(shorter)[0] > num_cut[0]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_item_does_not_depend_on_its_batch(checkpoints: Path, family: str, dtype: str) -> None:
