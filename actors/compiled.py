@@ -7,6 +7,7 @@ import ray
 import torch
 
 from actors.spec import RendererSpec
+from manifests.errors import one_line
 from manifests.identity import blake2b_128
 
 
@@ -24,8 +25,13 @@ class SharedCompilation:
     def take(self) -> None:
         """Load what is kept for this model, device and versions, before anything is compiled."""
         for artifacts in ray.get(self.spec.findings.compiled.remote(self.spec.model_name)):
-            info = torch.compiler.load_cache_artifacts(artifacts)
-            self._known |= _keys(info) if info is not None else set()
+            try:
+                info = torch.compiler.load_cache_artifacts(artifacts)
+            except Exception as error:  # only time is lost, and torch raises whatever its caches do
+                words = f"what an earlier run compiled cannot be used: {one_line(error)}"
+                self.spec.findings.note.remote(self.spec.model_name, words)
+            else:
+                self._known |= _keys(info) if info is not None else set()
 
     def give(self) -> None:
         """Keep what was compiled, if any of it is new."""

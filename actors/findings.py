@@ -93,6 +93,7 @@ class Findings:
             self._store.write(self._keys[model], profile)
         return {
             "models": {model: self._describe(model) for model in self._profiles},
+            "profile_problems": self._store.problems,
             "audit": {
                 "num_equal": self._audits.num_equal,
                 "num_different": len(self._audits.differences),

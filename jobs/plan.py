@@ -53,11 +53,12 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
         planned = make_plan(manifest, validator, _standing(output), rejections, job.limit, retry_failures=False)
         if is_calibrated:
             calibrate(job, models, planned, validator, manifest.extra, profiles, num_gpus)
-        result = _job_plan(job, models, planned, rejections, ProfileStore(profiles), num_gpus, here)
+        store = ProfileStore(profiles)
+        result = _job_plan(job, models, planned, rejections, store, num_gpus, here)
     if as_json:
-        screen.text(json_text(asdict(result)))
+        screen.text(json_text(asdict(result) | {"profile_problems": store.problems}))
     else:
-        for line in in_words(result, job.output):
+        for line in [*in_words(result, job.output), *store.problems]:
             screen.line(line)
     return 0
 

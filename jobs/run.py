@@ -323,6 +323,8 @@ class Run:
 
     def _tell_what_was_found(self) -> bool:
         """Say what renderers met and what the audit says; returns whether an item came out different."""
+        for problem in self._found.get("profile_problems", ()):
+            self._screen.line(problem)
         for model, found in self._found.get("models", {}).items():
             for note, count in found["notes"].items():
                 self._screen.line(f"  {model}: {note}" + (f" ({count} times)" if count > 1 else ""))

@@ -16,7 +16,9 @@ def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes")
     rows = [{"id": str(index), "prompt": f"prompt {index}", "width": 32 if index % 3 else 64} for index in range(12)]
     rendermill.manifest([*rows, rows[0], {"id": "bad", "prompt": "bad", "width": 65}])
-    job = rendermill.write_job(models=rendermill.models)
+    job, profile = rendermill.write_job(models=rendermill.models), rendermill.folder / "profile"
+    profile.mkdir()
+    (profile / "notes.txt").write_text("mine")
     before = rendermill.run("plan", job)
     assert before.status == 0, before
     lines = before.out.splitlines()
@@ -24,6 +26,7 @@ def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
     assert "to draw: 12 items; how long it takes is not known yet, --calibrate finds out" in lines
     assert "1 rows say again what an earlier row says" in lines
     assert "  1 × width: 65 is not a multiple of 32; 64 or 96 would be" in lines
+    assert f"profile {profile}/notes.txt: ignored, as it is no profile" in lines
     assert not rendermill.output.exists(), "plan writes nothing"
 
     drawn = rendermill.run("generate", job, "limit=9")

@@ -8,10 +8,11 @@ from conftest import Rendermill, sabotaged_by
 def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes", batch=2, reference_batch=2)
     rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(8)])
-    job = rendermill.write_job(audit="100 %")
+    job = rendermill.write_job(audit="100 %", profile="/proc/nowhere")
     audited = rendermill.run("generate", job, **sabotaged_by("broken_noise"))
     assert audited.status == 3, audited
     assert "audit: 8 of 8 chosen items were drawn twice, 8 came out different" in audited.out
+    assert "profile /proc/nowhere: cannot be written, so later runs learn anew: " in audited.out
     (run_file,) = (rendermill.output / "runs").glob("*.json")
     found = json.loads(run_file.read_text())["found"]["audit"]["different"][0]
     assert (found["first"]["batch_size"], found["second"]["batch_size"]) == (2, 1)
