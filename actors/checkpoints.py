@@ -19,8 +19,9 @@ from actors.checkpoint_contents import Component, read_contents
 from actors.checkpoint_files import LocalFiles, StoredFiles, git_blob_id, is_on_hub, open_files
 from manifests.errors import UserError
 from manifests.identity import blake2b_128
+from manifests.retries import patience
 from manifests.secrets import mask_secrets
-from manifests.storage import is_local, masked_errors, open_filesystem, patience
+from manifests.storage import is_local, masked_errors, open_filesystem
 
 
 class CheckpointChanged(Exception):

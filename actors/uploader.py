@@ -16,9 +16,10 @@ from actors.guard import Guard, costs_its_item
 from actors.media import EXTENSIONS, encode
 from manifests.errors import one_line
 from manifests.layout import key_in_shard, media_path, shard
+from manifests.retries import patience
 from manifests.schema import ERROR_COLUMNS, FRAMES, MEDIA, REQUEST_COLUMNS
 from manifests.shards import json_of, pack, sample_json
-from manifests.storage import Folder, patience
+from manifests.storage import Folder
 from manifests.values import python_rows
 
 _ERROR = tuple(column.name for column in ERROR_COLUMNS)
@@ -73,9 +74,8 @@ def store(
         extension = EXTENSIONS[encoding.media_format]
         for item in drawn:
             row = item.row
-            item.found["path"] = media_path(
-                row["model"], row["id"], row["sample_index"], row["request_hash"], extension
-            )
+            names = (row["model"], row["id"], row["sample_index"], row["request_hash"])
+            item.found["path"] = media_path(*names, item.found["sha256"], extension)
         _guarded(drawn, writer, lambda some: output.write_all({item.found["path"]: item.data or b"" for item in some}))
     return _receipts(rendered, items, receipts)
 

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 from jobs.arguments import check_is_job_file, output_folder
 from jobs.console import ReaderGone, discard, open_screen, printable, write_out
 from jobs.job_file import JobFile, read_job_file
-from manifests.errors import UserError, one_line, traceback_of
-from manifests.storage import Folder, is_passing
+from manifests.errors import LeaseLost, UserError, one_line, traceback_of
+from manifests.retries import is_passing
+from manifests.storage import Folder
 
 USERS_MISTAKE = 2
 READER_GONE = 141
@@ -82,6 +83,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         _complain(
             "interrupted before anything was drawn" if options.command in ("generate", "retry") else "interrupted"
         )
+        return 1
+    except LeaseLost as error:
+        _complain(one_line(error))
         return 1
     except Exception as error:
         if is_passing(error):

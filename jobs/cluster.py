@@ -1,15 +1,14 @@
 """The Ray cluster a job runs on: joins or starts it, and checks that its nodes see what the job names."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import ray
 
 from jobs.capacity import Cluster, this_cluster
 from jobs.config import Job
+from jobs.signals import ignore_signals, interrupt_at_once
 from manifests.errors import UserError, one_line
 from manifests.storage import is_local
 
@@ -20,8 +19,7 @@ def connected() -> Iterator[Cluster]:
     try:
         yield _connect()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # all is done and said, and this takes a moment
+        ignore_signals()
         ray.shutdown()
 
 
@@ -33,7 +31,7 @@ def _connect() -> Cluster:
             f"{one_line(error)}; is it running, and RAY_ADDRESS right? A cluster with a token also needs "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here"
         ) from error
-    signal.signal(signal.SIGTERM, _interrupt)  # after Ray, which sets a handler of its own
+    interrupt_at_once()  # after Ray, which sets a handler of its own
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
@@ -42,11 +40,6 @@ def _connect() -> Cluster:
     # Ray adds actors where those that there are have all the chunks that they may have, and more wait
     data.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     return this_cluster()
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    """`ray job stop` and schedulers send SIGTERM; it ends a run as Ctrl-C does, with everything at hand committed."""
-    raise KeyboardInterrupt
 
 
 def is_submitted_job() -> bool:

@@ -248,6 +248,10 @@ class Job(_Section):
     stop_after: Duration | None = Field(
         None, description="`6h`: begin no chunk after so long, end what is being drawn; the next run goes on."
     )
+    deletion_delay: Duration = Field(
+        timedelta(minutes=15),
+        description="How long media stay that gave way to newer ones, for readers who listed the records before.",
+    )
     storage_patience: Duration = Field(
         timedelta(minutes=10), description="How long to wait for a store that fails, or a full disk, before stopping."
     )

@@ -8,7 +8,7 @@ import ray
 
 from jobs.config import Pool
 from jobs.resolve import ResolvedModel
-from manifests.ledger import Origin
+from manifests.parts import Origin
 
 
 def current_origins(

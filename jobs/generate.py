@@ -13,13 +13,16 @@ from jobs.resolve import ResolvedModel, make_validator, resolve_models
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id
 from jobs.shards import tidy
+from jobs.signals import interrupt_between_steps
 from jobs.workers import open_profiles, start_desk
 from manifests.errors import UserError
+from manifests.fence import FencedFolder
 from manifests.lease import Lease
-from manifests.ledger import Ledger, Origin
+from manifests.ledger import Ledger
+from manifests.parts import Origin
 from manifests.prompts import open_manifest
 from manifests.rejected import RejectedRows
-from manifests.storage import Folder, absolute
+from manifests.storage import Folder, absolute, check_can_be_output
 
 
 def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False) -> int:
@@ -35,6 +38,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
     Raises:
         UserError: before anything is drawn.
     """
+    check_can_be_output(job.output)
     patience_seconds = job.storage_patience.total_seconds()
     output = Folder(absolute(job.output), patience_seconds)
     manifest = open_manifest(absolute(job.manifest), patience_seconds)
@@ -42,18 +46,22 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
     with connected() as here:
         num_gpus, models = resolve_models(job, here)
         run_id = new_run_id()
-        with Lease(output, run_id) as lease:
-            output.remove_leftovers()
-            ledger = Ledger(output, run_id, manifest.extra, job.layout)
-            damaged = tidy(ledger)
-            run_file = RunFile(output, run_id, job, source)
+        with Lease(output, run_id, say=screen.line) as lease:
+            run_file = RunFile(output, run_id, job, source, lease.number)
             run_file.update("planning")
+            fenced = FencedFolder.of(output, lease)
+            ledger = Ledger(fenced, manifest.extra, job.layout, job.deletion_delay.total_seconds())
+            damaged = tidy(ledger)
             desk = start_desk(profiles)  # its two processes start while the manifest is read
             outdated = _outdated(job, ledger, models, num_gpus)
             validator = make_validator(job, models)
             standing = Standing(ledger.keys, ledger.finished(outdated), ledger.failed)
-            plan = make_plan(manifest, validator, standing, RejectedRows(output, run_id), job.limit, retry_failures)
+            plan = make_plan(manifest, validator, standing, RejectedRows(fenced, run_id), job.limit, retry_failures)
             _announce(screen, plan)
+            if fenced.is_s3 and not fenced.has_conditions:
+                screen.line(f"output {output.url}: this store has no conditional writes; see docs/reliability.md")
+            for problem in ledger.problems:
+                screen.line(f"output {output.url}: {problem}")
             for shard, problem in damaged.items():
                 screen.line(f"{shard} is damaged and stays as it is: {problem}; rendermill verify names its items")
             pipelines = {
@@ -74,7 +82,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                 for name, model in models.items()
             }
             run = Run(job, plan, pipelines, desk, ledger, run_file, screen, may_all_fail=retry_failures)
-            return run.draw(lease)
+            return run.draw(lease, interrupt_between_steps())
 
 
 def _outdated(

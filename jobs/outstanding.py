@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.hash_set import as_numpy
-from manifests.ledger import request_hashes
+from manifests.keyed_rows import request_hashes
 from manifests.prompts import RowGroup
 
 

@@ -22,10 +22,10 @@ from jobs.records import read_failures, read_records
 from jobs.resolve import ResolvedModel, make_validator, resolve_models
 from jobs.workers import open_profiles
 from manifests.hash_set import HASH
-from manifests.ledger import item_keys, request_hashes
+from manifests.keyed_rows import item_keys, request_hashes
 from manifests.output_format import read_format
 from manifests.prompts import open_manifest
-from manifests.storage import Folder, absolute, first_contact
+from manifests.storage import Folder, absolute, check_can_be_output, first_contact
 
 _NUM_REASONS = 5
 _KEYS = ["id", "sample_index", "request_hash"]
@@ -41,6 +41,7 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     Raises:
         UserError: a mistake that `generate` would tell of, too.
     """
+    check_can_be_output(job.output)
     patience_seconds = job.storage_patience.total_seconds()
     manifest = open_manifest(absolute(job.manifest), patience_seconds)
     output = Folder(absolute(job.output), patience_seconds)

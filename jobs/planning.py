@@ -17,10 +17,10 @@ from manifests.errors import one_line
 from manifests.hash_set import HASH, HashSet, as_numpy, hashes_of_hex
 from manifests.identity import item_key
 from manifests.prompts import Manifest, RowGroup, read_rows, row_as_json
+from manifests.retries import is_passing
 from manifests.rows import RowProblem, RowValidator, content_hash
 from manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
 from manifests.secrets import mask_secrets
-from manifests.storage import is_passing
 
 _SCAN_SCHEMA = pa.schema(
     [

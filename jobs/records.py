@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
+from manifests.errors import UserError, one_line
+from manifests.lease import settled
 from manifests.schema import RECORD_COLUMNS
 from manifests.storage import Folder
 
@@ -24,7 +26,7 @@ def read_records(
     """
     for receipts in _read_pending(output, [*columns, "model", "error_type"]):
         yield _of_model(receipts.filter(pc.is_null(receipts["error_type"])), model).select(columns)
-    for records in _read(output, layout.METADATA, [*columns, "model"]):
+    for records in _read_parts(output, layout.METADATA, [*columns, "model"]):
         yield _of_model(records, model).select(columns)
 
 
@@ -32,22 +34,31 @@ def read_failures(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
     """The failures, a table a file."""
     for receipts in _read_pending(output, [*columns, "error_type"]):
         yield receipts.filter(pc.is_valid(receipts["error_type"])).select(columns)
-    yield from _read(output, layout.FAILURES, columns)
+    yield from _read_parts(output, layout.FAILURES, columns)
 
 
 def _read_pending(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
-    for folder in (layout.FORMER_PENDING, layout.PENDING):
-        yield from _read(output, folder, columns)
+    """Receipts that count: not those that a run wrote after another one had taken over and rolled up."""
+    yield from _read(
+        output, [name for name in output.names(layout.FORMER_PENDING) if name.endswith(".parquet")], columns
+    )
+    names = [name for name in output.names(layout.PENDING) if name.endswith(".parquet")]
+    late = settled(output)
+    yield from _read(output, [name for name in names if (layout.lease_of(name) or 0) > late], columns)
 
 
-def _read(output: Folder, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    for name in output.names(folder):
-        if not name.endswith(".parquet"):
-            continue
+def _read_parts(output: Folder, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    yield from _read(output, [name for name in output.names(folder) if layout.is_part(name)], columns)
+
+
+def _read(output: Folder, names: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    for name in names:
         try:
             table = output.read_table(name, list(dict.fromkeys(columns)))
         except FileNotFoundError:  # a run that is going on moved it
             continue
+        except pa.ArrowException as error:
+            raise UserError(f"output {output.url}: {name} cannot be read ({one_line(error)})") from error
         for column in RECORD_COLUMNS:
             if column.name in columns and column.name not in table.column_names:  # an earlier rendermill wrote it
                 table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))

@@ -1,7 +1,6 @@
 """The drawing part of a submission: runs the models' Datasets, commits their receipts, counts, and ends well."""
 
 import re
-import signal
 import sys
 import time
 from collections import Counter, deque
@@ -28,12 +27,14 @@ from jobs.planning import Plan
 from jobs.rate import Rate
 from jobs.run_file import RunFile
 from jobs.shards import tidy
+from jobs.signals import Interruption
 from jobs.stored_files import StoredFiles
 from jobs.workers import Desk
-from manifests.errors import one_line, traceback_of
-from manifests.lease import Lease, LeaseLost
-from manifests.ledger import Ledger, Origin
-from manifests.storage import is_passing
+from manifests.errors import LeaseLost, one_line, traceback_of
+from manifests.lease import Lease
+from manifests.ledger import Ledger
+from manifests.parts import Origin
+from manifests.retries import is_passing
 
 DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
 
@@ -90,8 +91,13 @@ class Run:
         self._rates = {model: Rate() for model in plan.num_to_do}
         self._stored = {model: StoredFiles(datetime.now(UTC)) for model in plan.num_to_do}
 
-    def draw(self, lease: Lease) -> int:
-        """Draw what is outstanding, commit it, print the summary; returns the exit status."""
+    def draw(self, lease: Lease, interruption: Interruption) -> int:
+        """Draw what is outstanding, commit it, print the summary; returns the exit status.
+
+        Args:
+            interruption: may be asked for at any moment; then what is at hand is committed, and no more is waited for.
+        """
+        self._interruption = interruption
         self._run_file.update("running", **self._counts())
         try:
             state = self._draw_and_commit(lease)
@@ -99,8 +105,9 @@ class Run:
                 self._ask_what_was_found()
             self._run_file.update(state, errors=self._errors, run_errors=self._run_errors, **self._counts())
         except LeaseLost as error:
-            self._run_errors["lease"] = one_line(error)
-            state = "superseded"
+            self._screen.line(f"stopped: {one_line(error)}")
+            self._screen.line(f"what is in the output, that run knows: rendermill status {self._job.output}")
+            return ERROR
         except Exception as error:
             if not is_passing(error) and not isinstance(error, OSError):
                 raise
@@ -111,45 +118,41 @@ class Run:
 
     def _draw_and_commit(self, lease: Lease) -> str:
         """Returns the state that the run ends in, as its file says."""
-        arrivals: list[Arrivals] = []
+        rounds: list[Arrivals] = []
         try:
             with show_progress(self._screen, self._plan.num_to_do) as advance:
-                self._draw_all(lease, arrivals, advance)
-            self._settle(lease)
-            return "failed" if self._errors or self._run_errors else "stopped" if self._is_stopping else "finished"
+                self._draw_all(lease, rounds, advance)
         except ClusterLost as error:
             told = f"{one_line(error)}; the same command goes on from here, once there is a cluster"
             self._run_errors["cluster"] = told
-            for model, receipts in arrivals[-1].at_hand():
-                self._commit(model, receipts)
-            lease.confirm()
+            self._commit_what_came(rounds)
             self._ledger.roll_up()
             return "failed"  # what tasks still store is tidied up by the next run
-        except KeyboardInterrupt:
-            # a second signal must not break off what follows, and whoever sent it may wait only for seconds
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
-            for model, receipts in arrivals[-1].at_hand() if arrivals else ():
-                self._commit(model, receipts)
-            self._ledger.flush()  # in a moment, and enough; what follows may be cut off
-            self._settle(lease)
-            return "interrupted"
-
-    def _settle(self, lease: Lease) -> None:
-        """Leave in the output what is committed, and no more."""
-        lease.confirm()
+        if self._interruption.is_asked_for:
+            self._commit_what_came(rounds)
+            self._ledger.flush()  # in a moment, and enough if whoever asked for an end waits no longer
         self._ledger.roll_up()
         end_datasets()
         tidy(self._ledger)
+        self._ledger.settle()
+        if self._interruption.is_asked_for and len(self._plan.outstanding):
+            return "interrupted"
+        return "failed" if self._errors or self._run_errors else "stopped" if self._is_stopping else "finished"
+
+    def _commit_what_came(self, rounds: list[Arrivals]) -> None:
+        for model, receipts in rounds[-1].at_hand() if rounds else ():
+            self._commit(model, receipts)
 
     def _draw_all(self, lease: Lease, rounds: list[Arrivals], advance: _Advance) -> None:
         """Run the Datasets; again for what gave no receipt, as long as that brings some."""
         work = self._work()
-        while work:
+        while work and not self._interruption.is_asked_for:
             datasets = {model: self._pipelines[model].dataset(parts) for model, parts in work.items()}
             rounds.append(Arrivals(datasets))
             num_before = len(self._plan.outstanding)
             self._draw_once(lease, rounds[-1], advance)
+            if self._interruption.is_asked_for:
+                return
             work = {} if self._is_stopping or "max_failure_rate" in self._run_errors else self._work()
             if work and len(self._plan.outstanding) == num_before:
                 self._run_errors["receipts"] = f"{num_before} items came back neither drawn nor failed"
@@ -166,6 +169,8 @@ class Run:
                 advance(model, *self._commit(model, arrival))
                 if model not in self._errors and self._only_fails(model):
                     arrivals.stop(model)
+            if self._interruption.is_asked_for:
+                return
             self._keep_time(lease)
             if sum(self._recent_failures) > self._job.max_failure_rate * _FAILURE_WINDOW:
                 self._run_errors["max_failure_rate"] = (
@@ -238,7 +243,6 @@ class Run:
         self._health.check()
         is_large = self._ledger.num_pending > _NUM_RECEIPTS_BEFORE_ROLL_UP
         if is_large or now - self._last_roll_up > _SECONDS_BETWEEN_ROLL_UPS:
-            lease.confirm()
             self._ledger.roll_up()
             self._ask_what_was_found()
             self._last_roll_up = self._last_flush = now

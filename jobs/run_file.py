@@ -10,8 +10,9 @@ from actors.versions import versions
 from jobs.cluster import is_submitted_job
 from jobs.config import Job
 from jobs.job_file import parse_job
-from manifests.errors import UserError
+from manifests.errors import UserError, one_line
 from manifests.layout import RUNS, run_file
+from manifests.lease import read_holder
 from manifests.secrets import mask_all_secrets
 from manifests.storage import Folder, absolute
 
@@ -26,13 +27,15 @@ class RunFile:
 
     Args:
         source: the job file's path.
+        lease: the number of the lease that the run holds, by which runs are in order.
     """
 
-    def __init__(self, output: Folder, run_id: str, job: Job, source: str) -> None:
+    def __init__(self, output: Folder, run_id: str, job: Job, source: str, lease: int) -> None:
         self._output = output
         self._name = run_file(run_id)
         self._content: dict[str, Any] = {
             "run_id": run_id,
+            "lease": lease,
             "state": "planning",
             "started_at": _now(),
             "job_file": source,
@@ -47,15 +50,28 @@ class RunFile:
 
 
 def newest_run(output: Folder) -> str:
-    """The id of an output's newest submission.
+    """The id of an output's newest submission: the one that took the lease last, whatever clocks say.
 
     Raises:
         UserError: the folder is no output of rendermill.
     """
-    names = output.names(RUNS)
-    if not names:
+    runs = [
+        name.removeprefix(f"{RUNS}/").removesuffix(".json") for name in output.names(RUNS) if name.endswith(".json")
+    ]
+    if not runs:
         raise UserError(f"output {output.url}: no runs/*.json there, so it is no output of rendermill")
-    return names[-1].removeprefix(f"{RUNS}/").removesuffix(".json")
+    holder = read_holder(output)
+    if holder is not None and holder.run_id in runs:
+        return holder.run_id
+    return max(runs, key=lambda run_id: (_lease_of(output, run_id), run_id))
+
+
+def _lease_of(output: Folder, run_id: str) -> int:
+    """The number of a run's lease; -1 where its file does not tell."""
+    try:
+        return int(read_run(output, run_id).get("lease", -1))
+    except (UserError, ValueError, TypeError):
+        return -1
 
 
 def job_of_run(output: Folder, run_id: str) -> Job:
@@ -81,7 +97,13 @@ def read_run(output: Folder, run_id: str) -> dict[str, Any]:
     content = output.read(run_file(run_id))
     if content is None:
         raise UserError(f"output {output.url}: no {run_file(run_id)} there")
-    return dict(json.loads(content))
+    try:
+        return dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"output {output.url}: {run_file(run_id)} is damaged ({one_line(error)}); delete it: it says what one run "
+            "did, and no record depends on it"
+        ) from error
 
 
 def _from_anywhere(job: Job) -> Job:

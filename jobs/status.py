@@ -15,7 +15,7 @@ from jobs.console import Screen, json_text, printable
 from jobs.records import read_failures
 from jobs.run_file import newest_run, read_run
 from jobs.words import duration
-from manifests.lease import Holder, read_holder
+from manifests.lease import Holder, looks_alive, read_holder, seconds_of_silence
 from manifests.storage import Folder
 
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -57,7 +57,8 @@ class Status:
         error_types: failures in the output by type of error.
         errors: what ended models, by name.
         run_errors: what ended the run, by its cause.
-        holder: who holds the lease; None if nobody does.
+        holder: of the lease; None if no run goes on.
+        seconds_of_silence: since the holder was last heard of, by the store's clock; None if that cannot be told.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class Status:
     errors: Mapping[str, str]
     run_errors: Mapping[str, str]
     holder: Holder | None
+    seconds_of_silence: float | None
 
 
 def status(output: Folder, screen: Screen, as_json: bool, is_watched: bool) -> int:
@@ -109,8 +111,8 @@ def _looks(output: Folder) -> Iterator[Status]:
 def look(output: Folder) -> Status:
     """Read the newest run's file, the lease and the failures."""
     run_id = newest_run(output)
-    told, holder = read_run(output, run_id), read_holder(output)
-    if holder is not None and not holder.looks_alive:
+    told, holder, silence = read_run(output, run_id), read_holder(output), seconds_of_silence(output)
+    if holder is not None and not looks_alive(holder, silence):
         holder = None
     is_under_way = told["state"] in _UNDER_WAY
     is_alive = holder is not None and holder.run_id == run_id
@@ -134,6 +136,7 @@ def look(output: Folder) -> Status:
         errors=told.get("errors", {}),
         run_errors=told.get("run_errors", {}),
         holder=holder,
+        seconds_of_silence=None if holder is None else silence,
     )
 
 
@@ -180,10 +183,8 @@ def in_words(found: Status) -> list[str]:
         lines.append(f"rejected rows: {found.num_rejected}")
     if found.holder:
         holder = found.holder
-        lines.append(
-            f"held by run {holder.run_id} on {holder.host}, process {holder.process_id}, "
-            f"heard of {holder.seconds_of_silence:.0f} s ago"
-        )
+        heard = "" if found.seconds_of_silence is None else f", heard of {found.seconds_of_silence:.0f} s ago"
+        lines.append(f"held by run {holder.run_id} on {holder.host}, process {holder.process_id}{heard}")
     return lines
 
 

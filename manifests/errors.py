@@ -1,8 +1,12 @@
 """The one exception that means: the user can mend this; and how errors are told, without the secrets in URLs."""
 
+import re
 import traceback
 
 from manifests.secrets import mask_secrets
+
+_SAYS_NOTHING = re.compile(r"(^|: |\[Errno -?\d+\] )(None)?\s*$")
+"""What is left of the message of some stores' errors: nothing, "None", or that after a colon or a number."""
 
 
 class UserError(Exception):
@@ -10,6 +14,10 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(mask_secrets(message))
+
+
+class LeaseLost(Exception):
+    """Another run holds the output now; this one must not write there any more."""
 
 
 def one_line(error: BaseException, max_length: int = 300) -> str:
@@ -29,8 +37,14 @@ def traceback_of(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """An exception's own words, which some cannot give."""
+    """An exception's own words, which some cannot give, or those of what caused it, where it has none."""
     try:
-        return str(error)
+        text = str(error)
     except BaseException as failure:
         return f"{type(error).__name__}; its message cannot be read ({type(failure).__name__})"
+    if not _SAYS_NOTHING.search(text):
+        return text
+    own, cause = _SAYS_NOTHING.sub("", text), error.__cause__
+    if cause is None or own.startswith("An error occurred ("):  # S3's clients give code and operation
+        return own
+    return _message(cause) or type(cause).__name__

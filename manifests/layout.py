@@ -4,6 +4,9 @@ import re
 from typing import Literal
 from urllib.parse import quote
 
+from manifests.identity import blake2b_128
+from manifests.storage import is_inside
+
 Layout = Literal["files", "webdataset"]
 """A file for every item, or tar shards of many."""
 
@@ -24,19 +27,31 @@ _MAX_ID_BYTES_IN_SHARD = 76
 """A plain tar's names have 100 bytes at most."""
 
 
-def media_path(model: str, item_id: str, sample_index: int, request_hash: str, extension: str) -> str:
+def media_path(model: str, item_id: str, sample_index: int, request_hash: str, sha256: str, extension: str) -> str:
     """Where a sample's media lies, relative to the output folder.
 
-    The id is percent-encoded and cut at 80 bytes, so that it can neither leave the folder nor be too long for a disk;
-    the 12 digits of the request hash keep two ids apart that are cut alike or differ only in case.
+    The id is percent-encoded and cut at 80 bytes, so that it can neither leave the folder nor be too long for a disk.
+    12 digits of a hash keep two ids apart that are cut alike or differ only in case. As the file's own sha256 is part
+    of that hash, a file that is stored late never changes what a record names.
     """
-    encoded_id, short_hash = _cut(_encoded(item_id), _MAX_ID_BYTES), request_hash[:12]
+    encoded_id = _cut(_encoded(item_id), _MAX_ID_BYTES)
+    short_hash = blake2b_128([request_hash, sha256]).hex()[:12]
     return f"{MEDIA}/{model}/{short_hash[:2]}/{encoded_id}-{sample_index}.{short_hash}.{extension}"
+
+
+def is_media(name: object) -> bool:
+    """Whether a name that a file of the output gives is that of a media file in it."""
+    return isinstance(name, str) and name.startswith(f"{MEDIA}/") and is_inside(name)
 
 
 def shard(model: str, run_id: str, digest: str) -> str:
     """A tar file of many samples: of one run, and by its content, so that what is stored twice is one shard."""
     return f"{MEDIA}/{model}/{run_id}-{digest[:12]}.tar"
+
+
+def shard_rewritten(name: str, digest: str) -> str:
+    """The name of the shard that takes another's place: of the same run, by its own content."""
+    return f"{name.removesuffix('.tar').rpartition('-')[0]}-{digest[:12]}.tar"
 
 
 def is_shard(name: str) -> bool:
@@ -58,19 +73,35 @@ def _cut(encoded_id: str, max_bytes: int) -> str:
     return re.sub(r"%[0-9A-F]?$", "", encoded_id[:max_bytes])  # an escape that the cut went through
 
 
-def part(folder: str, run_id: str, number: int) -> str:
-    """A Parquet file of finished rows: in `METADATA`, `FAILURES` or `REJECTED`."""
-    return f"{folder}/part-{run_id}-{number:05d}.parquet"
+def part(folder: str, number: int) -> str:
+    """A Parquet file of finished rows, in `METADATA` or `FAILURES`: one sequence for all runs."""
+    return f"{folder}/part-{number:06d}.parquet"
 
 
-def pending(run_id: str, number: int) -> str:
-    """A small Parquet file of receipts that are not yet in a part."""
-    return f"{PENDING}/{run_id}-{number:05d}.parquet"
+def is_part(name: str) -> bool:
+    """Whether a file in `METADATA` or `FAILURES` is a part."""
+    return name.rpartition("/")[2].startswith("part-") and name.endswith(".parquet")
 
 
-def stale_media(run_id: str, number: int) -> str:
+def rejected_part(run_id: str, number: int) -> str:
+    """A Parquet file of a run's rejected rows."""
+    return f"{REJECTED}/part-{run_id}-{number:05d}.parquet"
+
+
+def pending(lease_number: int, number: int) -> str:
+    """A small Parquet file of receipts that are not yet in a part, written under a lease."""
+    return f"{PENDING}/{lease_number:06d}-{number:05d}.parquet"
+
+
+def lease_of(name: str) -> int | None:
+    """The number of the lease under which a file in `PENDING` was written; None where its name is another's."""
+    match = re.fullmatch(r"(\d{6,})-\d{5,}(\.parquet|\.stale\.json)", name.rpartition("/")[2])
+    return int(match[1]) if match else None
+
+
+def stale_media(lease_number: int, number: int) -> str:
     """A JSON list of media that hold what no record names, or will from the roll-up on that follows."""
-    return f"{PENDING}/{run_id}-{number:05d}.stale.json"
+    return f"{PENDING}/{lease_number:06d}-{number:05d}.stale.json"
 
 
 def lease(number: int) -> str:

@@ -1,28 +1,41 @@
 """`rendermill.json`: what an output's first run settled, and later ones keep to."""
 
 import json
+from typing import Any
 
 import pyarrow as pa
 
 from manifests import layout
-from manifests.errors import UserError
+from manifests.errors import UserError, one_line
 from manifests.schema import FORMAT_VERSION
 from manifests.storage import Folder
 
 
-def write_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> None:
-    """Settle the format of a new output.
+def settle_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
+    """Keep to an output's format, or settle it on its first run; returns the extra columns of the output.
 
     Args:
         extra: the manifest's own columns.
+
+    Raises:
+        UserError: as `read_format`.
     """
+    settled = read_format(folder, extra, media_layout)
+    if settled is not None:
+        return settled
+    return _write_format(folder, extra, media_layout)
+
+
+def _write_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
     content = {
         "format_version": FORMAT_VERSION,
         "layout": media_layout,
         "extra_columns": {field.name: str(field.type) for field in extra},
         "extra_schema": extra.serialize().to_pybytes().hex(),
     }
-    folder.write(layout.FORMAT_FILE, json.dumps(content, indent=2).encode())
+    if folder.create(layout.FORMAT_FILE, json.dumps(content, indent=2).encode()):
+        return extra
+    return read_format(folder, extra, media_layout) or extra  # an earlier holder's came in between
 
 
 def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema | None:
@@ -37,7 +50,7 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
     stored = folder.read(layout.FORMAT_FILE)
     if stored is None:
         return None
-    content = json.loads(stored)
+    content = _parsed(folder, stored)
     if content["format_version"] > FORMAT_VERSION:
         raise UserError(
             f"output {folder.url}: its format {content['format_version']} is newer than this rendermill's "
@@ -48,7 +61,7 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
             f"layout: {media_layout}, but output {folder.url} began with {content['layout']}; "
             f"write `layout: {content['layout']}`, or give another output"
         )
-    first = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
+    first = content["extra_schema"]
     for field in extra:
         if field.name not in first.names or first.field(field.name).type != field.type:
             had = first.field(field.name).type if field.name in first.names else "absent"
@@ -57,3 +70,16 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
                 f"{folder.url}; the extra columns of an output stay as they began"
             )
     return first
+
+
+def _parsed(folder: Folder, stored: bytes) -> dict[str, Any]:
+    """The file's content, with the extra columns as a schema."""
+    try:
+        content = dict(json.loads(stored))
+        schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
+        return content | {"extra_schema": schema, "format_version": int(content["format_version"])}
+    except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise UserError(
+            f"output {folder.url}: {layout.FORMAT_FILE} cannot be read ({one_line(error)}); put it back as it was, or "
+            "delete it, and the next run writes it again from its job and manifest"
+        ) from error

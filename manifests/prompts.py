@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import UserError, one_line
+from manifests.retries import is_passing, patience
 from manifests.schema import MANIFEST_COLUMNS, RESERVED_NAMES
-from manifests.storage import first_contact, is_passing, masked_errors, open_filesystem, patience
+from manifests.storage import first_contact, masked_errors, open_filesystem
 
 _MANIFEST_NAMES = frozenset(column.name for column in MANIFEST_COLUMNS)
 _NUM_FOOTER_THREADS = 32

@@ -41,7 +41,7 @@ class RejectedRows:
         self._folder.delete(self._earlier)
 
     def _write_part(self) -> None:
-        name = layout.part(layout.REJECTED, self._run_id, self._num_parts)
+        name = layout.rejected_part(self._run_id, self._num_parts)
         self._folder.write(name, parquet_bytes(pa.concat_tables(self._waiting)))
         self._waiting = self._waiting[:1]
         self._num_parts += 1

@@ -3,6 +3,7 @@
 The same files give the same bytes: names in order, no times, no owners.
 """
 
+import hashlib
 import io
 import math
 import tarfile
@@ -98,25 +99,37 @@ def read_member(folder: Folder, shard: str, member: str) -> bytes | None:
         return None
 
 
-def keep_members(folder: Folder, shard: str, members: Collection[str]) -> str | None:
-    """Take all samples out of a shard but those of these media files.
+class Kept(NamedTuple):
+    """What became of a shard out of which samples were taken.
 
-    Whoever reads the shard meanwhile reads it as it was, or as it will be. One that is gone stays so.
+    Attributes:
+        name: of the shard that holds the others now; the old one's if there was nothing to take out.
+        problem: why the shard cannot be read, and so was left as it is.
+    """
 
-    Returns:
-        Why the shard cannot be read, and so was left as it is.
+    name: str
+    problem: str | None = None
+
+
+def keep_members(folder: Folder, shard: str, members: Collection[str]) -> Kept:
+    """Store all samples of a shard that these media files belong to as another shard, if it holds more than these.
+
+    The old shard stays, for readers who know its name. One that is gone stays so.
     """
     data = folder.read(shard)
     if data is None:
-        return None
+        return Kept(shard)
     try:
         files, keys = dict(unpack(io.BytesIO(data))), {key_of(member) for member in members}
     except tarfile.TarError as error:
-        return one_line(error)
+        return Kept(shard, one_line(error))
     kept = {name: content for name, content in files.items() if key_of(name) in keys}
-    if len(kept) < len(files):
-        folder.write(shard, pack(kept))
-    return None
+    if len(kept) == len(files):
+        return Kept(shard)
+    packed = pack(kept)
+    name = layout.shard_rewritten(shard, hashlib.sha256(packed).hexdigest())
+    folder.write(name, packed)
+    return Kept(name)
 
 
 def find_stale_shards(folder: Folder, parts: Sequence[str], doubtful: Collection[str]) -> StaleShards:

@@ -1,30 +1,35 @@
 """One folder, on a local disk or behind any fsspec URL, so that no other module knows which."""
 
+import contextlib
 import ctypes
+import errno
 import os
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from manifests.errors import UserError, one_line, traceback_of
+from manifests.errors import LeaseLost, UserError, one_line, traceback_of
+from manifests.retries import is_passing, patience
 from manifests.secrets import MASK, secrets_in
 
 _Result = TypeVar("_Result")
-_CLIENT_LIBRARIES = {"botocore", "aiohttp", "gcsfs", "google", "azure"}
-_MAX_SECONDS_BETWEEN_TRIES = 20.0
+_IN_ONE_PROCESS = {"memory", "data"}
+_READ_ONLY = {"http", "https", "zip", "tar", "libarchive", "github", "gist", "git", "reference", "jlab", "jupyter"}
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_TEMPORARY = "_tmp"
+TEMPORARY = "_tmp"
 """Folder of files that are being written to a local disk: one place to look for what a crash left."""
 _SECRETS_BELONG = "give it where the store's client looks, such as AWS_SECRET_ACCESS_KEY"
 
@@ -58,7 +63,7 @@ def first_contact(failing: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except (UserError, LeaseLost):
         raise
     except Exception as error:
         raise UserError(f"{failing}: {one_line(error)}") from error
@@ -86,27 +91,34 @@ def absolute(url: str) -> str:
     return os.path.abspath(open_filesystem(url)[1]) if is_local(url) else url.rstrip("/")
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether an error of a store may be gone at another try: no connection, throttling, a full disk.
+def check_can_be_output(url: str) -> None:
+    """Raise a `UserError` for a store that files cannot be written to, or are lost in with the process."""
+    filesystem, _ = open_filesystem(url)
+    protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
+    instead = "give a folder on a disk that every node sees, or an object store such as s3://bucket/folder"
+    if "::" in url:
+        raise UserError(f"output: {url} is one store within another, which cannot be written safely; {instead}")
+    if protocols & _IN_ONE_PROCESS:
+        raise UserError(f"output: {url} lives in the memory of one process, and is lost with it; {instead}")
+    if protocols & _READ_ONLY:
+        raise UserError(f"output: {url} can only be read; {instead}")
 
-    What is refused or not there stays so.
+
+def is_inside(name: str) -> bool:
+    """Whether a name relative to a folder stays in it."""
+    return not name.startswith("/") and "\0" not in name and ".." not in name.split("/")
+
+
+class Entry(NamedTuple):
+    """A file as a listing shows it.
+
+    Attributes:
+        modified_at: seconds since 1970 by the store's clock; None if the store does not tell.
+        stamp: changes with the content, as the store tells it: S3's ETag; empty elsewhere.
     """
-    if isinstance(error, ConnectionError | TimeoutError):
-        return True
-    if isinstance(error, OSError):
-        # refusals have classes of their own, and what Arrow cannot read has no number
-        return type(error) is OSError and error.errno is not None
-    return any(base.__module__.partition(".")[0] in _CLIENT_LIBRARIES for base in type(error).__mro__)
 
-
-def patience(seconds: float) -> Retrying:
-    """Calls a function again, ever more seldom, while it fails in a way that may pass."""
-    return Retrying(
-        retry=retry_if_exception(is_passing),
-        wait=wait_random_exponential(max=_MAX_SECONDS_BETWEEN_TRIES),
-        stop=stop_after_delay(seconds),
-        reraise=True,
-    )
+    modified_at: float | None
+    stamp: str
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,13 @@ class Folder:
         return {"url": self.url, "patience_seconds": self.patience_seconds}
 
     def path(self, name: str) -> str:
-        """The full path of a file in this folder, as its file system spells it."""
+        """The full path of a file in this folder, as its file system spells it.
+
+        Raises:
+            UserError: the name leaves the folder.
+        """
+        if not is_inside(name):
+            raise UserError(f"{self.url}: the name {name!r} leaves this folder, so nothing is read or written there")
         return f"{self._opened[1]}/{name}"
 
     def patiently(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
@@ -147,10 +165,12 @@ class Folder:
 
     def _write(self, name: str, data: bytes) -> None:
         filesystem, path = self._opened[0], self.path(name)
-        if not isinstance(filesystem, LocalFileSystem):
+        if not self.is_local:
+            self._before_effect()
             filesystem.pipe_file(path, data)
             return
         with self._temporary(data) as temporary:
+            self._before_effect()
             _in_its_folder(path, os.replace, temporary)
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
@@ -168,7 +188,7 @@ class Folder:
             return
         for name, data in files.items():
             try:
-                with _open_new(self.path(name)) as file:
+                with _full_disk_explained(root), _open_new(self.path(name)) as file:
                     file.write(data)
             except FileExistsError:  # perhaps a record names it already: readers have to find it whole
                 with self._temporary(data, is_synced=False) as temporary:
@@ -190,8 +210,10 @@ class Folder:
         try:
             if isinstance(filesystem, LocalFileSystem):
                 with self._temporary(data) as temporary:
+                    self._before_effect()
                     _in_its_folder(path, os.link, temporary)
             else:
+                self._before_effect()
                 filesystem.pipe_file(path, data, mode="create")
         except OSError:
             # stores name this refusal in different ways; and a first try whose answer was lost is a success
@@ -225,13 +247,55 @@ class Folder:
         return self.patiently(self._names, subfolder)
 
     def _names(self, subfolder: str) -> list[str]:
-        filesystem, _ = self._opened
+        return sorted(self._entries(subfolder))
+
+    def entries(self, subfolder: str) -> dict[str, Entry]:
+        """The files directly in a subfolder, by name relative to this folder."""
+        return self.patiently(self._entries, subfolder)
+
+    def _entries(self, subfolder: str) -> dict[str, Entry]:
         try:
-            entries = filesystem.ls(self.path(subfolder), detail=True, refresh=True)
-        except FileNotFoundError:
-            return []
-        files = (os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file")
-        return sorted(f"{subfolder}/{name}" for name in files if name)
+            found = self._opened[0].ls(self.path(subfolder), detail=True, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        files = {os.path.basename(info["name"]): _entry(info) for info in found if info["type"] == "file"}
+        return {f"{subfolder}/{name}".lstrip("/"): entry for name, entry in files.items() if name}
+
+    def seconds_since_modified(self, name: str) -> float | None:
+        """How long ago a file was written, by the store's own clock; None if that cannot be told."""
+        filesystem, path = self._opened[0], self.path(name)
+        try:
+            if self.is_local:
+                return max(0.0, self._now() - os.stat(path).st_mtime)
+            if not self.is_s3:
+                return None
+            bucket, key, _ = filesystem.split_path(path)
+            answer = filesystem.call_s3("head_object", Bucket=bucket, Key=key)
+            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            return max(0.0, (now - answer["LastModified"]).total_seconds())
+        except (OSError, KeyError, ValueError):
+            return None
+
+    def _now(self) -> float:
+        """What a local or network disk takes for the time; this machine's time where nothing can be written there."""
+        try:
+            with self._temporary(b"", is_synced=False) as temporary:
+                return os.stat(temporary).st_mtime
+        except OSError:
+            return time.time()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on a disk of this machine, or one that is mounted here."""
+        return isinstance(self._opened[0], LocalFileSystem)
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether it is behind S3's protocol, which has conditional writes."""
+        return "s3" in self._opened[0].protocol
+
+    def _before_effect(self) -> None:
+        """Called at every try of a write, just before it becomes visible; what it raises stops the write."""
 
     def all_names(self, subfolder: str) -> list[str]:
         """The files in a subfolder and all below it, as names relative to this folder, in no order."""
@@ -273,26 +337,53 @@ class Folder:
         except FileNotFoundError:
             return
 
-    def remove_leftovers(self) -> None:
-        """Remove what processes that were killed while they wrote left on a local disk."""
-        if isinstance(self._opened[0], LocalFileSystem):
-            self.delete(self.names(_TEMPORARY))
+    @property
+    def _temporary_folder(self) -> str:
+        return TEMPORARY
 
     @contextmanager
     def _temporary(self, data: bytes, is_synced: bool = True) -> Iterator[str]:
         """A file with this content, on the disk for sure if asked for; removed at the end if still there."""
-        temporary = self.path(f"{_TEMPORARY}/{uuid.uuid4().hex}")
-        os.makedirs(os.path.dirname(temporary), exist_ok=True)
+        temporary = self.path(f"{self._temporary_folder}/{uuid.uuid4().hex}")
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                if is_synced:
-                    file.flush()
-                    os.fsync(file.fileno())
-            yield temporary
+            with _full_disk_explained(self._opened[1]):
+                os.makedirs(os.path.dirname(temporary), exist_ok=True)
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    if is_synced:
+                        file.flush()
+                        os.fsync(file.fileno())
+                yield temporary
         finally:
-            if os.path.exists(temporary):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.remove(temporary)
+
+
+def _entry(info: Mapping[str, Any]) -> Entry:
+    told = next((info[name] for name in ("LastModified", "mtime", "last_modified", "updated") if info.get(name)), None)
+    modified_at = told.timestamp() if isinstance(told, datetime) else told
+    stamp = str(info.get("ETag", "")).strip('"')
+    return Entry(modified_at if isinstance(modified_at, float) else None, stamp)
+
+
+@contextmanager
+def _full_disk_explained(root: str) -> Iterator[None]:
+    """Within, a disk that has bytes but no inodes left is not called full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not _has_bytes_alone(root):
+            raise
+        told = "No inodes are left on the disk, though bytes are: it holds too many files"
+        raise OSError(errno.ENOSPC, told, root) from error
+
+
+def _has_bytes_alone(root: str) -> bool:
+    """Whether the disk of a folder has room for bytes, but for no new file."""
+    while root and not os.path.exists(root):
+        root = os.path.dirname(root)
+    disk = os.statvfs(root or "/")
+    return disk.f_files > 0 and disk.f_favail == 0 and disk.f_bavail > 0
 
 
 def _open_new(path: str) -> BinaryIO:

@@ -38,12 +38,15 @@ def test_canonical_json_writes_what_json_lacks_as_text() -> None:
 
 def test_media_paths_stay_inside_the_output_and_apart() -> None:
     hash_a, hash_b = "ab" * 16, "cd" * 16
-    assert media_path("sana", "a/b ü", 2, hash_a, "png") == "media/sana/ab/a%2Fb%20%C3%BC-2.abababababab.png"
+    short = identity.blake2b_128([hash_a, "f"]).hex()[:12]
+    assert media_path("sana", "a/b ü", 2, hash_a, "f", "png") == f"media/sana/{short[:2]}/a%2Fb%20%C3%BC-2.{short}.png"
+    assert media_path("sana", "a", 2, hash_a, "f", "png") != media_path("sana", "a", 2, hash_a, "g", "png")
     for item_id in ("../../etc", "..", "/abs", "a" * 5000, "ü" * 500, "\x00\n", ""):
-        path = PurePosixPath(media_path("sana", item_id, 0, hash_a, "png"))
-        assert path.parts[:3] == ("media", "sana", "ab")
+        path = PurePosixPath(media_path("sana", item_id, 0, hash_a, "f", "png"))
+        assert path.parts[:3] == ("media", "sana", short[:2])
         assert len(path.parts) == 4
         assert len(path.name.encode()) < 120
-    assert media_path("sana", "A", 0, hash_a, "png").lower() != media_path("sana", "a", 0, hash_b, "png").lower()
-    cut = media_path("sana", "a" * 79 + "ü", 0, hash_a, "png")
-    assert cut == f"media/sana/ab/{'a' * 79}-0.abababababab.png", "an escape was cut through"
+    upper, lower = (media_path("sana", *item, "f", "png") for item in (("A", 0, hash_a), ("a", 0, hash_b)))
+    assert upper.lower() != lower.lower()
+    cut = media_path("sana", "a" * 79 + "ü", 0, hash_a, "f", "png")
+    assert cut == f"media/sana/{short[:2]}/{'a' * 79}-0.{short}.png", "an escape was cut through"

@@ -1,17 +1,20 @@
 """One run per output: who gets the lease, who is told to wait, and who loses it."""
 
+import itertools
+import os
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from manifests import layout
-from manifests.errors import UserError
-from manifests.lease import Holder, Lease, LeaseLost, _new_holder
+from manifests.errors import LeaseLost, UserError
+from manifests.lease import Holder, Lease, _new_holder
 from manifests.storage import Folder
 
 
@@ -62,21 +65,61 @@ def test_a_dead_process_of_this_machine_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_another_machines_holder_is_believed_while_its_heart_beats(tmp_path: Path) -> None:
+    is_over = threading.Event()
+
+    def beat() -> None:
+        for number in itertools.count():
+            if is_over.wait(0.01):
+                return
+            hold(tmp_path, machine="other", num_beats=number)
+
     hold(tmp_path, machine="other")
+    beating = threading.Thread(target=beat)
+    beating.start()
+    said: list[str] = []
     with pytest.raises(UserError, match="run earlier writes there"):
-        lease(tmp_path, "next").acquire()
-    hold(tmp_path, machine="other", heartbeat_at=time.time() - 100)
+        Lease(Folder(str(tmp_path)), "next", 0.5, said.append).acquire()
+    is_over.set()
+    beating.join()
+    assert "did not end its lease; looking for up to 2 s whether it goes on" in said[0]
     lease(tmp_path, "next").acquire()
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_no_clock_keeps_a_dead_machine_alive_or_ends_a_live_one(tmp_path: Path, seconds: int) -> None:
+    """A holder's file may say any time, and bear any time: what counts is whether it changes while one looks."""
+    hold(tmp_path, machine="other", since=datetime.fromtimestamp(time.time() + seconds, UTC).isoformat())
+    os.utime(tmp_path / layout.lease(7), (time.time() + seconds,) * 2)
+    lease(tmp_path, "next").acquire()
+
+
+def test_a_number_that_comes_late_is_no_lease(tmp_path: Path) -> None:
+    hold(tmp_path, is_released=True)
+    slow = Lease(Folder(str(tmp_path)), "slow")
+    for run_id in ("quick", "quicker"):
+        with lease(tmp_path, run_id):
+            pass
+    assert not slow.take(7), "it saw 7 as the newest; meanwhile 8 and 9 came and went"
+    assert Folder(str(tmp_path)).names(layout.LEASE) == [layout.lease(9)]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"run_id": 3}', bytes(range(256))])
+def test_a_damaged_lease_or_a_stray_file_holds_nothing_for_ever(tmp_path: Path, content: bytes) -> None:
+    folder = Folder(str(tmp_path))
+    for name in ("lease/000003.json", "lease/notes.txt", "lease/000009.json.bak"):
+        folder.write(name, content)
+    next_run = lease(tmp_path, "next")
+    next_run.acquire()
+    assert (next_run.number, next_run.must_seal) == (4, True)
 
 
 def test_who_was_silent_for_too_long_may_write_no_more(tmp_path: Path) -> None:
     silent = lease(tmp_path, "silent")
     silent.acquire()
-    silent.confirm()
+    silent.check()
     Folder(str(tmp_path)).create(layout.lease(2), _new_holder("follower").as_json())
-    silent._confirmed_at = 0.0
     with pytest.raises(LeaseLost, match="another run took over"):
-        silent.confirm()
+        silent.check()
     silent.release()
     assert b"follower" in (Folder(str(tmp_path)).read(layout.lease(2)) or b"")
 

@@ -10,8 +10,11 @@ import pytest
 
 from manifests import layout
 from manifests.errors import UserError
+from manifests.fence import FencedFolder
 from manifests.identity import blake2b_128
-from manifests.ledger import Ledger, item_keys
+from manifests.keyed_rows import item_keys
+from manifests.lease import Lease, newest_number
+from manifests.ledger import Ledger
 from manifests.rejected import RejectedRows
 from manifests.schema import REJECTED_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder
@@ -41,8 +44,16 @@ def receipts(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), receipt_schema(EXTRA))
 
 
-def open_ledger(folder: Path, run_id: str = "run") -> Ledger:
-    return Ledger(Folder(str(folder)), run_id, EXTRA)
+def under_lease(folder: Folder, run_id: str = "run") -> FencedFolder:
+    """The folder under a lease that is taken from whichever run has it."""
+    lease = Lease(Folder(folder.url), run_id)
+    assert lease.take(newest_number(folder))
+    return FencedFolder.of(folder, lease)
+
+
+def open_ledger(folder: Path, run_id: str = "run", deletion_delay_seconds: float = 0.0) -> Ledger:
+    fenced = under_lease(Folder(str(folder)), run_id)
+    return Ledger(fenced, EXTRA, deletion_delay_seconds=deletion_delay_seconds)
 
 
 def ids(folder: Path, name: str = "metadata") -> list[str]:
@@ -66,7 +77,7 @@ def test_receipts_become_records_once(tmp_path: Path) -> None:
 
 
 def test_records_fill_up_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manifests.ledger._NUM_ROWS_PER_PART", 4)
+    monkeypatch.setattr("manifests.parts._NUM_ROWS_PER_PART", 4)
     for run in range(10):
         ledger = open_ledger(tmp_path, f"run{run}")
         ledger.add(receipts(*(receipt(f"{run}-{index}") for index in range(3))))
@@ -132,6 +143,7 @@ def test_a_changed_item_takes_its_old_records_place(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path, "two")
     ledger.add(receipts(receipt("a", steps=30), receipt("c")))
     ledger.roll_up()
+    ledger.remove_stale_media()
     assert ids(tmp_path) == ["a", "b", "c"]
     steps = {row["id"]: row["num_inference_steps"] for row in pq.read_table(tmp_path / "metadata").to_pylist()}
     assert steps == {"a": 30, "b": 20, "c": 20}

@@ -1,50 +1,66 @@
-"""The ledger's promise under any interleaving of receipts, flushes, roll-ups and crashes between steps on the disk."""
+"""The ledger's promise under any interleaving of receipts, flushes, roll-ups, crashes and errors of the disk."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_ledger import EXTRA, receipt, receipts
+from test_ledger import EXTRA, receipt, receipts, under_lease
 
 from manifests import layout
+from manifests.fence import FencedFolder
 from manifests.ledger import Ledger
 from manifests.shards import keep_members, pack, unpack
 from manifests.storage import Folder
 
 
 class Crash(BaseException):
-    """The process is gone."""
+    """The process is gone, or something breaks off what it does: the test decides whether it goes on."""
 
 
 @dataclass(frozen=True)
-class CrashingFolder(Folder):
-    """A folder whose owner dies when the countdown, which counts writes and deletions, reaches zero."""
+class FailingFolder(FencedFolder):
+    """A folder of which one operation breaks off, before or after its effect, when the countdown reaches zero.
 
-    countdown: list[int] = field(default_factory=list)
+    Attributes:
+        faults: operations to go, and whether the effect comes first; empty: none fails.
+    """
 
-    def _write(self, name: str, data: bytes) -> None:
-        self._count()
-        super()._write(name, data)
+    faults: list[tuple[int, bool]] = field(default_factory=list)
 
-    def _delete(self, name: str) -> None:
-        self._count()
-        super()._delete(name)
+    @classmethod
+    def over(cls, folder: Path, run_id: str, fault: tuple[int, bool] | None = None) -> "FailingFolder":
+        lease = under_lease(Folder(str(folder)), run_id).lease
+        return cls(str(folder), lease=lease, faults=[] if fault is None else [fault])
 
-    def _count(self) -> None:
-        if self.countdown:
-            self.countdown[0] -= 1
-            if self.countdown[0] < 0:
-                raise Crash
+    def patiently(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        countdown, has_effect = self.faults.pop() if self.faults else (-1, False)
+        if countdown > 0:
+            self.faults.append((countdown - 1, has_effect))
+        if countdown == 0 and not has_effect:
+            raise Crash
+        result = super().patiently(function, *arguments)
+        if countdown == 0:
+            raise Crash
+        return result
 
 
+def open_over(folder: FailingFolder, media_layout: layout.Layout = "files") -> Ledger:
+    return Ledger(folder, EXTRA, media_layout, deletion_delay_seconds=0.0)
+
+
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where hundreds of small outputs need not wait for a disk."""
 ITEMS = st.sampled_from("abcdef")
 RECEIPTS = st.lists(st.tuples(ITEMS, st.sampled_from([20, 30]), st.booleans()), max_size=6)
-STEPS = st.lists(st.one_of(RECEIPTS, st.sampled_from(["flush", "roll up", "end"])), min_size=1, max_size=8)
-RUNS = st.lists(st.tuples(STEPS, st.one_of(st.none(), st.integers(0, 12))), min_size=1, max_size=5)
+STEPS = st.lists(st.one_of(RECEIPTS, st.sampled_from(["flush", "roll up", "tidy"])), min_size=1, max_size=8)
+FAULTS = st.one_of(st.none(), st.tuples(st.integers(0, 40), st.booleans()))
+RUNS = st.lists(st.tuples(STEPS, FAULTS, st.booleans()), min_size=1, max_size=5)
 
 
 def records(folder: Path) -> dict[str, int]:
@@ -57,22 +73,22 @@ def records(folder: Path) -> dict[str, int]:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manifests.ledger._NUM_ROWS_PER_PART", 3)
+    monkeypatch.setattr("manifests.parts._NUM_ROWS_PER_PART", 3)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RUNS)
-def test_no_crash_loses_or_doubles_what_was_flushed(runs: list) -> None:
-    with tempfile.TemporaryDirectory() as name:
+def test_no_crash_or_error_loses_or_doubles_what_was_flushed(runs: list) -> None:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
         folder = Path(name)
         flushed: dict[str, int] = {}
         ever_added: set[str] = set()
-        Ledger(Folder(name), "first", EXTRA)
-        for number, (steps, countdown) in enumerate(runs):
+        open_over(FailingFolder.over(folder, "first"))
+        for number, (steps, fault, goes_on) in enumerate(runs):
             added: dict[str, int] = {}
             try:
-                crashing = CrashingFolder(name, countdown=[] if countdown is None else [countdown])
-                ledger = Ledger(crashing, f"run{number}", EXTRA)
+                failing = FailingFolder.over(folder, f"run{number}", fault)
+                ledger = open_over(failing)
                 for step in steps:
                     if isinstance(step, list):
                         rows = [receipt(item, steps, "ValueError" if fails else None) for item, steps, fails in step]
@@ -85,13 +101,18 @@ def test_no_crash_loses_or_doubles_what_was_flushed(runs: list) -> None:
                         added |= last_outcomes(step)
                         ever_added |= set(added)
                     else:
-                        ledger.flush() if step == "flush" else ledger.roll_up()
+                        try:
+                            do(ledger, step)
+                        except Crash:
+                            if not goes_on:
+                                raise
+                            do(ledger, step)
                         flushed |= added
                     records(folder)
             except Crash:
                 pass
             assert set(records(folder)) <= ever_added
-        Ledger(Folder(name), "last", EXTRA)
+        do(open_over(FailingFolder.over(folder, "last")), "tidy")
         assert set(flushed) <= set(records(folder))
         failed = pq.read_table(folder / "failures")["request_hash"].to_pylist()
         finished = pq.read_table(folder / "metadata")["request_hash"].to_pylist()
@@ -99,13 +120,23 @@ def test_no_crash_loses_or_doubles_what_was_flushed(runs: list) -> None:
         assert Folder(name).names(layout.PENDING) == []
 
 
+def do(ledger: Ledger, step: str) -> None:
+    if step == "flush":
+        ledger.flush()
+        return
+    ledger.roll_up()
+    if step == "tidy":
+        ledger.remove_stale_media()
+
+
 def last_outcomes(step: list) -> dict[str, int]:
     """Items whose last outcome in one hand-over is a record."""
     return {item: steps for item, steps, fails in step if not fails}
 
 
-@pytest.mark.parametrize("countdown", range(8))
-def test_a_crash_leaves_no_replaced_media(tmp_path: Path, countdown: int) -> None:
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("countdown", range(0, 21, 2))
+def test_a_crash_or_error_leaves_no_replaced_media(tmp_path: Path, countdown: int, goes_on: bool) -> None:
     def draw(ledger: Ledger, steps: int) -> None:
         for item in "abcde":
             (tmp_path / "media").mkdir(exist_ok=True)
@@ -113,33 +144,33 @@ def test_a_crash_leaves_no_replaced_media(tmp_path: Path, countdown: int) -> Non
         ledger.add(receipts(*(receipt(item, steps) for item in "abcde")))
         ledger.flush()
 
-    first = Ledger(Folder(str(tmp_path)), "first", EXTRA)
+    first = open_over(FailingFolder.over(tmp_path, "first"))
     draw(first, 20)
     first.roll_up()
-    second = CrashingFolder(str(tmp_path))
-    ledger = Ledger(second, "second", EXTRA)
+    second = FailingFolder.over(tmp_path, "second")
+    ledger = open_over(second)
     draw(ledger, 30)
-    second.countdown.append(countdown)
+    second.faults.append((countdown // 2, countdown % 2 == 1))
     with pytest.raises(Crash):
-        ledger.roll_up()
-    Ledger(Folder(str(tmp_path)), "third", EXTRA)
+        do(ledger, "tidy")
+    if not goes_on:
+        ledger = open_over(FailingFolder.over(tmp_path, "third"))
+    do(ledger, "tidy")
     assert records(tmp_path) == dict.fromkeys("abcde", 30)
     assert {path.name for path in (tmp_path / "media").iterdir()} == {f"{item}.30.png" for item in "abcde"}
 
 
 SHARDS = st.tuples(st.lists(ITEMS, min_size=1, max_size=4, unique=True), st.booleans())
 SHARD_STEPS = st.lists(st.one_of(SHARDS, st.sampled_from(["flush", "roll up"])), min_size=1, max_size=8)
-SHARD_RUNS = st.lists(
-    st.tuples(st.sampled_from([20, 30]), SHARD_STEPS, st.one_of(st.none(), st.integers(0, 16))), min_size=1, max_size=5
-)
+SHARD_RUNS = st.lists(st.tuples(st.sampled_from([20, 30]), SHARD_STEPS, FAULTS), min_size=1, max_size=5)
 
 
 class ShardRun:
     """A run of items with so many steps, whose shards may come in any grouping, and whose receipts may be lost."""
 
-    def __init__(self, folder: Folder, run_id: str, num_steps: int) -> None:
+    def __init__(self, folder: FailingFolder, run_id: str, num_steps: int) -> None:
         self._folder, self._run_id, self._num_steps = folder, run_id, num_steps
-        self.ledger = Ledger(folder, run_id, EXTRA, "webdataset")
+        self.ledger = open_over(folder, "webdataset")
         self.tidy()
         self._taken = {hashed.as_py().hex() for hashed in self.ledger.finished()}
 
@@ -160,9 +191,9 @@ class ShardRun:
     def tidy(self) -> None:
         stale = self.ledger.stale_shards()
         self._folder.delete(stale.nameless)
-        for shard, members in stale.doubtful.items():
-            keep_members(self._folder, shard, members)
-        self.ledger.forget_stale_media()
+        kept = {shard: keep_members(self._folder, shard, members) for shard, members in stale.doubtful.items()}
+        self.ledger.move({shard: new.name for shard, new in kept.items() if new.name != shard})
+        self.ledger.forget_stale_shards(but=())
 
 
 def members(folder: Path) -> list[tuple[str, str]]:
@@ -182,13 +213,12 @@ def recorded_members(folder: Path) -> list[tuple[str, str]]:
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SHARD_RUNS)
 def test_shards_hold_what_records_name_and_no_more_after_any_crash(runs: list) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
         folder = Path(name)
-        Ledger(Folder(name), "first", EXTRA, "webdataset")
-        for number, (num_steps, steps, countdown) in enumerate(runs):
+        open_over(FailingFolder.over(folder, "first"), "webdataset")
+        for number, (num_steps, steps, fault) in enumerate(runs):
             try:
-                crashing = CrashingFolder(name, countdown=[] if countdown is None else [countdown])
-                run = ShardRun(crashing, f"run{number}", num_steps)
+                run = ShardRun(FailingFolder.over(folder, f"run{number}", fault), f"run{number}", num_steps)
                 for step in steps:
                     if isinstance(step, tuple):
                         run.store(*step)
@@ -197,9 +227,10 @@ def test_shards_hold_what_records_name_and_no_more_after_any_crash(runs: list) -
                     assert set(recorded_members(folder)) <= set(members(folder)), "a record without its media"
                 run.ledger.roll_up()
                 run.tidy()
+                run.tidy()  # removes what the first one wrote anew under another name
                 assert members(folder) == recorded_members(folder)
             except Crash:
                 assert set(recorded_members(folder)) <= set(members(folder)), "a record without its media"
-        ShardRun(Folder(name), "last", 20)
+        ShardRun(FailingFolder.over(folder, "last"), "last", 20).tidy()
         assert members(folder) == recorded_members(folder)
         assert Folder(name).names(layout.PENDING) == []

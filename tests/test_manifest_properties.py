@@ -70,7 +70,7 @@ def test_requests_hash_alike_one_by_one_and_many_at_once(
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(IDS, st.integers(0, 3)), min_size=1, max_size=5, unique=True))
 def test_every_sample_has_a_file_of_its_own_inside_the_output(samples: list[tuple[str, int]]) -> None:
-    paths = [layout.media_path("wan", *sample, blake2b_128(list(sample)).hex(), "mp4") for sample in samples]
+    paths = [layout.media_path("wan", *sample, blake2b_128(list(sample)).hex(), "f", "mp4") for sample in samples]
     assert len({path.lower() for path in paths}) == len(samples)
     for path in paths:
         assert posixpath.normpath(path) == path

@@ -1,6 +1,7 @@
 """`rendermill plan` and `rendermill status`: what a job would do, and how far it is."""
 
 import json
+import os
 from dataclasses import replace
 
 from conftest import Rendermill
@@ -69,8 +70,10 @@ def _under_way(output: Folder) -> None:
         assert (running.state, running.models["sana"].seconds_left) == ("running", 10)
         assert "  sana: 4 of 9 (44%);" in "\n".join(in_words(running))
         assert "0.50/s now, 10 s left" in "\n".join(in_words(running))
-    silent = replace(read_holder(output), is_released=False, machine="another", heartbeat_at=0.0)
+    silent = replace(read_holder(output), is_released=False, machine="another")
     output.write("lease/000099.json", silent.as_json())
+    assert look(output).state == "running", "heard of a moment ago"
+    os.utime(output.path("lease/000099.json"), (0, 0))
     died = look(output)
     assert (died.state, died.models["sana"].seconds_left) == ("died", None)
     assert "; 5 left;" in "\n".join(in_words(died)), "at no pace, as nobody draws"

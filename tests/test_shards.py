@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import webdataset
 from conftest import ROOT, Rendermill
+from test_ledger import under_lease
 
 from actors.encoding import Encoding
 from actors.guard import Guard
@@ -64,7 +65,7 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     rendermill.model("sana", "sana-shapes", num_items_per_shard=4, defaults=defaults)
     rows = [{"id": f"v1.{index}/ü", "prompt": f"prompt {index}", "category": f"c{index}"} for index in range(14)]
     rendermill.manifest(rows)
-    job = str(rendermill.write_job(layout="webdataset"))
+    job = str(rendermill.write_job(layout="webdataset", deletion_delay="0.001s"))
     command = [sys.executable, "-m", "jobs.cli", "generate", job]
     process = subprocess.Popen(command, cwd=ROOT, env=rendermill.environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -79,13 +80,18 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
 
     stray = rendermill.output / "media/sana/20200101T000000-000000-0123456789ab.tar"  # a process that died left it
     stray.write_bytes(b"")
-    changed = rendermill.table("metadata")[0]
+    changed, *others = rendermill.table("metadata")
+    others = [record["id"] for record in others if record["path"] == changed["path"]]
     rendermill.manifest([row | {"num_inference_steps": 2} if row["id"] == changed["id"] else row for row in rows])
     again = rendermill.run("generate", job)
     assert again.status == 0, again
+    assert (rendermill.output / changed["path"]).exists(), "whoever listed the records before finds its file"
+    assert rendermill.run("generate", job).status == 0  # removes it, as there is no delay here
     second = check(rendermill)
     assert second.total() == 14
-    assert second[changed["path"]] == 3
+    (rewritten,) = {record["path"] for record in rendermill.table("metadata") if record["id"] in others}
+    assert second[rewritten] == 3
+    assert rewritten != changed["path"], "a shard that holds less than before has another name"
     assert not stray.exists()
     dataset = webdataset.WebDataset([str(rendermill.output / path) for path in second], shardshuffle=100)
     pictures = list(dataset.shuffle(1000).decode("pil").to_tuple("png", "json"))
@@ -102,11 +108,21 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     del files[other.replace(".png", ".json")]
     broken = pack(files)[: len(files[picture])]
     shard.write_bytes(broken)
-    note = rendermill.output / "_pending/20200101T000000-000000-00000.stale.json"
-    note.write_text(json.dumps([largest]))
+    victims = [rendermill.folder / "victim", rendermill.folder / "prompts.parquet"]
+    victims[0].write_text("of somebody else")
+    pending = rendermill.output / "_pending"
+    note, strays = pending / "000001-99999.stale.json", [pending / "notes.txt", rendermill.output / "runs/z"]
+    outside = ["../victim", str(victims[1]), "rendermill.json", "media/../../victim", 7, None]
+    note.write_text(json.dumps([largest, *outside]))
+    (pending / "000001-99998.stale.json").write_text("not JSON")
+    for stray in strays:
+        stray.write_text("by hand")
     left = rendermill.run("generate", job)
     assert (left.status, f"{largest} is damaged and stays as it is: " in left.out) == (0, True), left
     assert (shard.read_bytes(), note.exists()) == (broken, True)
+    assert all(file.exists() for file in [*victims, *strays, rendermill.output / "rendermill.json"])
+    assert left.out.count("which is no media file of this output: left as it is") == len(outside)
+    assert "_pending/000001-99998.stale.json is damaged and is removed" in left.out
     shard.write_bytes(pack(files))
     damaged = rendermill.run("verify", rendermill.output, "--json")
     report = json.loads(damaged.out)
@@ -200,6 +216,6 @@ def test_what_is_drawn_again_is_compared_with_the_shards_member(tmp_path: Path) 
 
 
 def test_the_layout_of_an_output_stays_as_it_began(tmp_path: Path) -> None:
-    Ledger(Folder(str(tmp_path)), "one", EXTRA)
+    Ledger(under_lease(Folder(str(tmp_path))), EXTRA)
     with pytest.raises(UserError, match=r"layout: webdataset, but output .* began with files; write `layout: files`"):
-        Ledger(Folder(str(tmp_path)), "two", EXTRA, "webdataset")
+        Ledger(under_lease(Folder(str(tmp_path))), EXTRA, "webdataset")

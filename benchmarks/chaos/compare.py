@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any
@@ -25,7 +26,8 @@ class Damage:
         duplicated: items with more than one.
         differing: records that differ in anything but time and run.
         broken: records whose media is missing or is not what they say.
-        left_over: files, and members of shards, that no record names; files that lie in `_pending/` still.
+        left_over: files, and members of shards, that no record names, but for those that are noted to be removed later;
+            receipts that lie in `_pending/` still.
     """
 
     lost: int = 0
@@ -64,8 +66,17 @@ def compare(undisturbed: list[dict[str, Any]], output: str) -> Damage:
     named = {_name(row) for row in found} | {
         f"{row['path']}/{json_of(row['member'])}" for row in found if row["member"] is not None
     }
-    damage.left_over = len(stored.keys() - named) + len(Folder(output).names(layout.PENDING))
+    pending, noted = _pending(Folder(output))
+    damage.left_over = sum(name not in named and not name.startswith(noted) for name in stored) + len(pending)
     return damage
+
+
+def _pending(output: Folder) -> tuple[list[str], tuple[str, ...]]:
+    """Files of receipts that are in no part yet, and media that are noted to be removed later."""
+    names = output.names(layout.PENDING)
+    notes = [name for name in names if name.endswith(".json")]
+    noted = tuple(path for note in notes for path in json.loads(output.read(note) or b"[]"))
+    return [name for name in names if name not in notes], noted
 
 
 def _name(row: dict[str, Any]) -> str:
