@@ -1,7 +1,7 @@
 """What the nodes of a cluster can hold: which of them a pool may use, how many actors, whether a job fits at all."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -100,15 +100,24 @@ def max_actors(pool: Pool, num_gpus: float, cluster: Cluster) -> int:
     return max(1, min(pool.max_actors, room))
 
 
-def check_resources(job: Job, cluster: Cluster) -> None:
-    """Raise a `UserError` where the pools' smallest sizes could never all run at once."""
+def check_selectors(job: Job) -> None:
+    """Raise a `UserError` where Ray does not take a pool's label selector."""
     for name, model in job.models.items():
         try:
             ray.remote(label_selector=model.pool.label_selector)(_nothing)
         except ValueError as error:
             raise UserError(f"models.{name}.pool.label_selector: {one_line(error)}") from error
+
+
+def check_resources(job: Job, cluster: Cluster, names: Collection[str]) -> None:
+    """Raise a `UserError` where the pools' smallest sizes could never all run at once.
+
+    Args:
+        names: of the models that have something to draw; others start no actors.
+    """
     if cluster.may_grow:
         return
+    job = job.model_copy(update={"models": {name: model for name, model in job.models.items() if name in names}})
     for name, model in job.models.items():
         if not cluster.nodes_of(model.pool):
             raise UserError(f"models.{name}.pool.label_selector: {_no_such_node(model.pool, cluster)}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jobs.capacity import max_actors, max_tasks
+from jobs.capacity import check_resources, max_actors, max_tasks
 from jobs.cluster import connected
 from jobs.config import Job
 from jobs.console import Screen
@@ -57,6 +57,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             validator = make_validator(job, models)
             standing = Standing(ledger.keys, ledger.finished(outdated), ledger.failed)
             plan = make_plan(manifest, validator, standing, RejectedRows(fenced, run_id), job.limit, retry_failures)
+            check_resources(job, here, plan.models_to_draw)
             _announce(screen, plan)
             if fenced.is_s3 and not fenced.has_conditions:
                 screen.line(f"output {output.url}: this store has no conditional writes; see docs/reliability.md")

@@ -11,7 +11,7 @@ import pyarrow as pa
 from actors.profile import Profile, ProfileStore
 from actors.spec import profile_key
 from jobs.calibrate import calibrate
-from jobs.capacity import Cluster, max_actors
+from jobs.capacity import Cluster, check_resources, max_actors
 from jobs.cluster import connected
 from jobs.config import Job
 from jobs.console import Screen, json_text
@@ -52,6 +52,7 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
         num_gpus, models = resolve_models(job, here)
         validator, rejections = make_validator(job, models), _Reasons()
         planned = make_plan(manifest, validator, _standing(output), rejections, job.limit, retry_failures=False)
+        check_resources(job, here, planned.models_to_draw)
         if is_calibrated:
             calibrate(job, models, planned, validator, manifest.extra, profiles, num_gpus)
         store = ProfileStore(profiles)

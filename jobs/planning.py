@@ -111,6 +111,11 @@ class Plan:
         """By model, samples to draw."""
         return self._sums("num_to_do")
 
+    @property
+    def models_to_draw(self) -> list[str]:
+        """The models that have something to draw."""
+        return [model for model, count in self.num_to_do.items() if count]
+
     @cached_property
     def num_finished(self) -> Mapping[str, int]:
         """By model, samples that have a record already."""

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from actors.checkpoint_files import is_on_hub
 from actors.checkpoints import Checkpoint, describe
 from actors.encoding import EncodableRules, Encoding
-from jobs.capacity import Cluster, check_resources, gpus_per_actor
+from jobs.capacity import Cluster, check_resources, check_selectors, gpus_per_actor
 from jobs.cluster import check_disks
 from jobs.config import DEFAULT_DTYPE, Job, ModelConfig
 from jobs.loadable import check_loadable
@@ -60,10 +60,13 @@ def resolve_models(job: Job, here: Cluster) -> tuple[dict[str, float], dict[str,
         By model: the GPUs that an actor takes, and the model.
 
     Raises:
-        UserError: the cluster cannot hold its pools or does not see its files; or as in `resolve_model`.
+        UserError: the cluster cannot hold the pool of its only model, or does not see its files; or as in
+            `resolve_model`.
     """
     check_disks(job, here)
-    check_resources(job, here)
+    check_selectors(job)
+    if len(job.models) == 1:  # of several, the manifest says which have to fit
+        check_resources(job, here, job.models)
     num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
     models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
     check_loadable(

@@ -19,6 +19,8 @@ from manifests.errors import UserError, one_line
 
 ENVIRONMENT_VARIABLE = "RENDERMILL_ENVIRONMENT"
 _PREFIX = "RENDERMILL_"
+_MAX_NUM_NODES = 1_000_000
+"""More than any job has, and less than a few aliases of aliases can make of a small file."""
 _NOT_SETTINGS = ("extends", "environments")
 
 
@@ -113,10 +115,13 @@ def _load(path: Path) -> tuple[DictConfig, dict[Keys, int]]:
     """A file's content, and the lines where its keys stand."""
     try:
         text = path.read_text("utf-8")
-        content = OmegaConf.load(StringIO(text))
+        content = OmegaConf.load(StringIO(text), max_yaml_expanded_nodes=_MAX_NUM_NODES)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such job file") from error
     except yaml.MarkedYAMLError as error:
+        if "node expansion" in str(error):
+            problem = f"it has more than {_MAX_NUM_NODES} keys and values, its aliases written out; make it smaller"
+            raise UserError(f"{path}: {problem}") from error
         line = min(error.problem_mark.line + 1 if error.problem_mark else 1, len(text.splitlines()))
         raise UserError(f"{path}:{line}: {yaml_problem(error)}") from error
     except OmegaConfBaseException as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.capacity import Cluster, Node, check_resources, gpus_per_actor, max_actors, max_tasks
+from jobs.capacity import Cluster, Node, check_resources, check_selectors, gpus_per_actor, max_actors, max_tasks
 from jobs.config import Job
 from jobs.job_file import parse_job
 from manifests.errors import UserError
@@ -75,13 +75,22 @@ def test_a_task_a_cpu_encodes_and_stores() -> None:
 )
 def test_what_can_never_run_is_a_mistake(pools: Mapping[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        check_resources(job(**pools), FIXED)
+        given = job(**pools)
+        check_selectors(given)
+        check_resources(given, FIXED, given.models)
     assert message in str(error.value)
+
+
+def test_models_without_anything_to_draw_need_no_room() -> None:
+    given = job(**{name: {"label_selector": {"group": "videos"}} for name in ("wan", "wan2")}, idle={"num_cpus": 99})
+    check_resources(given, FIXED, ["wan"])
+    with pytest.raises(UserError, match=r"models\.wan2\.pool: min_actors"):
+        check_resources(given, FIXED, ["wan", "wan2"])
 
 
 def test_a_cluster_that_grows_may_hold_anything_but_says_nothing_of_gpus() -> None:
     given = job(wan={"label_selector": {"group": "videos"}, "num_gpus": 1, "max_actors": 20})
-    check_resources(given, GROWING)
+    check_resources(given, GROWING, given.models)
     assert max_actors(given.models["wan"].pool, 1, GROWING) == 20
     assert GROWING.resources["GPU"] > FIXED.resources["GPU"] == 3
     with pytest.raises(UserError, match=r"models\.wan\.pool\.num_gpus: missing, and needed on a cluster that grows"):

@@ -206,6 +206,12 @@ def test_the_schema_is_in_step_and_knows_what_a_job_file_may_hold(capsys: pytest
     assert not is_valid("models: {sana: {dtype: int8}}")
 
 
+def test_a_job_may_have_a_thousand_models() -> None:
+    models = "".join(f"  m{n}: {{checkpoint: a/b, batch: 1, revision: x, format: png}}\n" for n in range(1100))
+    write(job=f"manifest: a\noutput: b\nmodels:\n{models}")
+    assert len(read_job_file("job.yaml").job.models) == 1100
+
+
 def in_file(text: str, *arguments: str) -> dict[str, Any]:
     return {"job": SMALL + text, "arguments": arguments}
 
@@ -331,6 +337,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unclosed bracket": (
         {"job": "models: ["},
         "job.yaml:1: cannot be read as YAML: did not find expected node content",
+    ),
+    "aliases of aliases": (
+        {
+            "job": "a: &a x\n"
+            + "".join(f"{x}: &{x} [{', '.join([f'*{y}'] * 99)}]\n" for x, y in ("ba", "cb", "dc", "ed"))
+        },
+        "job.yaml: it has more than 1000000 keys and values, its aliases written out; make it smaller",
     ),
     "tab": (in_file("environments:\n\tdev:"), "job.yaml:5: cannot be read as YAML: found character that cannot start"),
     "key twice": (in_file("seed: 1\noutput: b"), "job.yaml:5: output: stands here twice; remove one"),
