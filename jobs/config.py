@@ -1,6 +1,7 @@
 """What a job may hold; `jobs.job_file` reads it."""
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     WithJsonSchema,
     model_validator,
 )
@@ -259,6 +261,18 @@ class Job(_Section):
         "keep", description="What to do with records that another device model or other library versions made."
     )
     models: dict[ModelName, ModelConfig] = Field(min_length=1, description="By a name that rows may use.")
+    _templates: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def templates(self) -> Mapping[tuple[str, ...], str]:
+        """By keys, how values that come from variables are written; see `jobs.environment_values`."""
+        return self._templates
+
+    def with_templates(self, templates: Mapping[tuple[str, ...], str]) -> "Job":
+        """The job with templates of its own."""
+        job = self.model_copy()
+        job._templates = templates
+        return job
 
     @model_validator(mode="after")
     def _has_default_model(self) -> "Job":

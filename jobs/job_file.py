@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from jobs.config import Job
+from jobs.environment_values import SHORTEST_HIDDEN, Templates, fill_in, resolved, templates_of
 from jobs.mistakes import Keys, Mistake, bad_interpolation, invalid_value, nearest
 from jobs.run_date import find_date, register_date
 from jobs.sources import ENVIRONMENT_VARIABLE, File, Layer, override, read_files, variables
@@ -89,28 +90,51 @@ def read_job_file(
     ]
     try:
         content = _resolve(layers)
-        return JobFile(path, chosen, run_date, layers, content, _check(content))
+        reads_variables = any("oc.env" in str(OmegaConf.to_container(layer.content)) for layer in layers)
+        templates = templates_of(content, lambda: _resolve(layers)) if reads_variables else {}
+        return JobFile(path, chosen, run_date, layers, content, _check(content, templates).with_templates(templates))
     except Mistake as mistake:
         raise UserError(f"{_place(layers, mistake.keys, mistake.is_missing) or path}: {mistake}") from mistake
 
 
-def parse_job(content: Any, source: str) -> Job:
+def parse_job(content: Any, source: str, templates: Templates | None = None) -> Job:
     """Check a job's content.
+
+    Args:
+        templates: how its values that come from variables are written, instead of which it may have anything.
 
     Raises:
         UserError: names the source and the key, what is wrong and what would be right.
     """
     try:
-        return _check(content)
+        if templates:
+            content = fill_in(content, {keys: resolved(template, keys) for keys, template in templates.items()})
+        return _check(content, templates or {}).with_templates(templates or {})
     except Mistake as mistake:
         raise UserError(f"{source}: {mistake}") from mistake
 
 
-def _check(content: Any) -> Job:
+def _check(content: Any, templates: Templates) -> Job:
     try:
         return Job.model_validate(content)
     except ValidationError as error:
-        raise invalid_value(error) from error
+        mistake = invalid_value(error)
+        raise _without_values(mistake, content, templates) from error
+
+
+def _without_values(mistake: Mistake, content: Any, templates: Templates) -> Mistake:
+    """A mistake at a key whose value comes from a variable, without the value."""
+    for keys, template in templates.items():
+        if keys[: len(mistake.keys)] == mistake.keys or mistake.keys[: len(keys)] == keys:
+            value: Any = content
+            for key in keys:
+                value = value[int(key) if isinstance(value, list) else key]
+            problem = str(mistake).removeprefix(f"{'.'.join(mistake.keys)}: ")
+            problem = problem.replace(repr(value), template)
+            if len(str(value)) >= SHORTEST_HIDDEN:
+                problem = problem.replace(str(value), template)
+            mistake = Mistake(mistake.keys, problem, mistake.is_missing)
+    return mistake
 
 
 def _resolve(layers: Sequence[Layer]) -> Any:

@@ -1,23 +1,19 @@
 """`rendermill config`: a job with everything resolved and where each value comes from; itself a job file."""
 
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from jobs.console import json_text, printable
+from jobs.environment_values import as_expression, fill_in
 from jobs.job_file import JobFile
 from jobs.mistakes import Keys
 from jobs.pipeline_defaults import pipeline_defaults
-from manifests.secrets import NAME_OF_SECRET, mask_secrets
+from manifests.secrets import mask_secrets
 
 _WIDEST = 60
 """Characters; longer lines do not push the comments of all others to the right."""
-
-_READ_VARIABLE = re.compile(r"\$\{oc\.env: *[\"']?([^,}\"'\s]+)")
 
 
 def config_as_yaml(job_file: JobFile) -> str:
@@ -101,24 +97,15 @@ def _on_one_line(value: Any) -> str:
 
 
 def _without_secrets(job_file: JobFile) -> Any:
-    """The job's content as a job file may write it, with secrets that variables hold left to these variables."""
-    read = _READ_VARIABLE.findall(str([OmegaConf.to_container(layer.content) for layer in job_file.layers]))
-    secrets = {name: os.environ[name] for name in read if NAME_OF_SECRET.search(name) and os.environ.get(name)}
-    return _map_texts(job_file.job.model_dump(mode="json"), secrets)
+    """The job's content as a job file may write it, where values that come from variables are left to these."""
+    content = _map_texts(job_file.job.model_dump(mode="json"))
+    return fill_in(content, job_file.job.templates)
 
 
-def _map_texts(value: Any, secrets: Mapping[str, str]) -> Any:
+def _map_texts(value: Any) -> Any:
+    """The texts as a job file writes them, with `***` in place of secrets within URLs."""
     if isinstance(value, dict):
-        return {key: _map_texts(inner, secrets) for key, inner in value.items()}
+        return {key: _map_texts(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_map_texts(inner, secrets) for inner in value]
-    return _safe_text(value, secrets) if isinstance(value, str) else value
-
-
-def _safe_text(text: str, secrets: Mapping[str, str]) -> str:
-    """A text with `${` escaped, variables in place of their secrets, and `***` in place of others within URLs."""
-    for name, secret in sorted(secrets.items(), key=lambda item: -len(item[1])):
-        text = text.replace(secret, f"\0{name}\0")
-    text = mask_secrets(text, lambda found: not re.fullmatch("(\0[^\0]*\0)+", found))
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return re.sub("\0([^\0]*)\0", r"${oc.env:\1}", text)
+        return [_map_texts(inner) for inner in value]
+    return as_expression(mask_secrets(value)) if isinstance(value, str) else value

@@ -1,6 +1,7 @@
 """`runs/<run_id>.json`: one file a submission, from its start to its end."""
 
 import json
+import os
 import secrets
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from actors.checkpoint_files import is_on_hub
 from actors.versions import versions
 from jobs.cluster import is_submitted_job
 from jobs.config import Job
+from jobs.environment_values import as_expression, fill_in
 from jobs.job_file import parse_job
 from manifests.errors import UserError, one_line
 from manifests.layout import RUNS, run_file
@@ -31,6 +33,7 @@ class RunFile:
     """
 
     def __init__(self, output: Folder, run_id: str, job: Job, source: str, lease: int) -> None:
+        found = _from_anywhere(job)
         self._output = output
         self._name = run_file(run_id)
         self._content: dict[str, Any] = {
@@ -39,14 +42,16 @@ class RunFile:
             "state": "planning",
             "started_at": _now(),
             "job_file": source,
-            "job": mask_all_secrets(_from_anywhere(job).model_dump(mode="json")),
+            "job": mask_all_secrets(fill_in(found.model_dump(mode="json"), found.templates)),
+            "from_variables": [[list(keys), template] for keys, template in found.templates.items()],
             "versions": versions(),
         }
 
     def update(self, state: str, **content: Any) -> None:
         """Store a new state with what is known by now."""
         self._content |= {"state": state, "updated_at": _now(), **content}
-        self._output.write(self._name, json.dumps(self._content, indent=2, ensure_ascii=False).encode())
+        told = mask_all_secrets(self._content)
+        self._output.write(self._name, json.dumps(told, indent=2, ensure_ascii=False).encode())
 
 
 def newest_run(output: Folder) -> str:
@@ -80,7 +85,9 @@ def job_of_run(output: Folder, run_id: str) -> Job:
     Raises:
         UserError: there is no such submission, or this rendermill does not understand its job.
     """
-    return parse_job(read_run(output, run_id)["job"], f"{output.url}/{run_file(run_id)}")
+    told = read_run(output, run_id)
+    templates = {tuple(keys): template for keys, template in told.get("from_variables", [])}
+    return parse_job(told["job"], f"{output.url}/{run_file(run_id)}", templates)
 
 
 def source_of_run(output: Folder, run_id: str) -> str:
@@ -119,7 +126,19 @@ def _from_anywhere(job: Job) -> Job:
         else model.model_copy(update={"checkpoint": absolute(model.checkpoint)})
         for name, model in job.models.items()
     }
-    return job.model_copy(update={"manifest": absolute(job.manifest), "output": absolute(job.output), "models": models})
+    found = job.model_copy(
+        update={"manifest": absolute(job.manifest), "output": absolute(job.output), "models": models}
+    )
+    places = [("manifest",), ("output",), *(("models", name, "checkpoint") for name in models)]
+    templates = dict(job.templates)
+    for keys in places:
+        if keys in templates and _at(found, keys) != _at(job, keys):
+            templates[keys] = os.path.join(as_expression(os.getcwd()), templates[keys])
+    return found.with_templates(templates)
+
+
+def _at(job: Job, keys: tuple[str, ...]) -> str:
+    return str(getattr(job, keys[0]) if len(keys) == 1 else job.models[keys[1]].checkpoint)
 
 
 def _now() -> str:

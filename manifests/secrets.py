@@ -29,8 +29,16 @@ class _Span(NamedTuple):
     end: int
 
 
+_HIDDEN: dict[str, str] = {}
+
+
+def hide(value: str, shown: str) -> None:
+    """From now on, let `mask_secrets` of this process show something else in a value's place."""
+    _HIDDEN[value] = shown
+
+
 def mask_secrets(text: str, is_secret: Callable[[str], object] = bool) -> str:
-    """A text with `***` in place of the passwords, tokens and signatures in its URLs.
+    """A text with `***` in place of the passwords, tokens and signatures in its URLs, and without what is hidden.
 
     Args:
         is_secret: told what stands where a secret would; whether it is one.
@@ -42,6 +50,8 @@ def mask_secrets(text: str, is_secret: Callable[[str], object] = bool) -> str:
             text = _masked(text, find(text), is_secret)
         return text
 
+    for value in sorted(_HIDDEN, key=len, reverse=True):
+        text = text.replace(value, _HIDDEN[value])
     return _WORD.sub(masked, text) if _may_hold_secrets(text) else text
 
 

@@ -1,6 +1,7 @@
 """The job file: what wins, where each value comes from, the date, `rendermill config`, the schema, and mistakes."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,7 +20,9 @@ from jobs.config import Job
 from jobs.job_file import JobFile, read_job_file
 from jobs.job_schema import job_schema, schema_text
 from jobs.print_config import config_as_yaml
+from jobs.run_file import RunFile, job_of_run
 from manifests.errors import UserError
+from manifests.storage import Folder
 
 SMALL = "manifest: prompts.parquet\noutput: out\nmodels: {sana: {checkpoint: org/sana}}\n"
 
@@ -156,6 +159,56 @@ models:
     assert machine["job"]["models"]["sprint"]["pool"]["max_actors"] == 3
     assert machine["sources"]["models.sana.pool.max_actors"] == "command line"
     assert "hunter2" not in str(machine)
+
+
+def test_values_of_variables_are_used_and_shown_nowhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    given = {"NAME": "hunter2", "PLACE": "cellar", "LIMIT": "731", "SHIFT": "5.25", "LINES": "[swordfish, mellon]"}
+    write(
+        job="""\
+name: ${oc.env:NAME} and \\${x}
+manifest: ${oc.env:PLACE}/prompts.parquet
+output: s3://bucket/${oc.env:PLACE}/${name}
+limit: ${oc.env:LIMIT}
+models:
+  sana:
+    checkpoint: org/sana
+    scheduler: {flow_shift: "${oc.decode:${oc.env:SHIFT}}"}
+    pipeline_arguments: {complex_human_instruction: "${oc.decode:${oc.env:LINES}}"}
+"""
+    )
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    secret = re.compile("hunter2|cellar|731|5.25|swordfish|mellon")
+    read = read_job_file("job.yaml")
+    assert (read.job.name, read.job.limit) == ("hunter2 and ${x}", 731)
+    assert read.job.models["sana"].scheduler == {"flow_shift": 5.25}
+    for arguments in ([], ["--json"]):
+        text = config(capsys, "job.yaml", *arguments)
+        assert not secret.search(text)
+    write(printed=config(capsys, "job.yaml"))
+    assert read_job_file("printed.yaml").job.model_dump() == read.job.model_dump()
+
+    output = Folder(str(folder / "out"))
+    RunFile(output, "1", read.job, "job.yaml", 1).update("failed", errors={"sana": "no cellar for hunter2"})
+    assert not secret.search((folder / "out/runs/1.json").read_text())
+    monkeypatch.chdir("/")
+    again = job_of_run(output, "1")
+    assert again.manifest == f"{folder}/cellar/prompts.parquet"
+    assert again.models == read.job.models
+    RunFile(output, "2", again, "job.yaml", 2).update("failed")
+    assert not secret.search((folder / "out/runs/2.json").read_text())
+    monkeypatch.delenv("LIMIT")
+    with pytest.raises(UserError, match=r"out/runs/1.json: limit: environment variable 'LIMIT' not found; set it"):
+        job_of_run(output, "1")
+
+    monkeypatch.chdir(folder)
+    for argument in ("models.sana.batch", "default_model", "models.sana.dtype", "audit", "limit"):
+        assert main(["config", "job.yaml", "limit=1", f"{argument}=${{oc.env:NAME}}"]) == 2
+        error = capsys.readouterr().err
+        assert f"command line: {argument}: " in error
+        assert not secret.search(error), error
 
 
 @settings(max_examples=50, deadline=None)

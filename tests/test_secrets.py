@@ -90,7 +90,8 @@ def test_a_job_uses_the_secrets_of_its_urls_and_shows_them_nowhere(
         rendermill.models[name]["checkpoint"] = f"{served}/{name}"
     rows = [{"prompt": "a cat", "model": name} for name in rendermill.models]
     rendermill.manifest([*rows, {"prompt": "", "model": "sana"}], "served/prompts.parquet")
-    job = rendermill.write_job(manifest=f"{served}/prompts.parquet?sig={SIGNATURE}", provenance=True)
+    job = rendermill.write_job(manifest=f"{served}/prompts.parquet?sig={SIGNATURE}", name="${oc.env:NAME_OF_RUN}")
+    rendermill.environment = {**rendermill.environment, "NAME_OF_RUN": f"run-{PASSWORD}"}
     drawn = rendermill.run("generate", job, TMPDIR=str(rendermill.folder))
     assert drawn.status == 1, drawn
     assert f"stopped: broken: OSError: FileNotFoundError: http://me:***@{store}/broken/" in drawn.out
