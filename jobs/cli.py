@@ -57,6 +57,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     check.add_argument("--sample", metavar="N", type=int, default=0, help="items to draw again and compare; 0: none")
     check.add_argument("--model", metavar="M", help="only this model's")
     check.add_argument("--json", action="store_true", help="print the report as JSON")
+    check.add_argument(
+        "--repair", action="store_true", help="drop records whose media are missing or damaged, for the next generate"
+    )
     options, rest = parser.parse_known_args(arguments)
     if rest:  # overrides that follow an option: argparse has ended their list by then
         if "overrides" not in options or any(argument.startswith("-") for argument in rest):
@@ -73,7 +76,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             return _config(_read(options), options.json)
         if options.command == "retry":
             return _retry(_output(options))
-        return _verify(_output(options), options.sample, options.model, options.json)
+        return _verify(_output(options), options.sample, options.model, options.json, options.repair)
     except ReaderGone:
         raise
     except UserError as error:
@@ -186,13 +189,13 @@ def _status(output: Folder, as_json: bool, is_watched: bool) -> int:
         return status(output, screen, as_json, is_watched)
 
 
-def _verify(output: Folder, num_samples: int, model: str | None, as_json: bool) -> int:
+def _verify(output: Folder, num_samples: int, model: str | None, as_json: bool, is_repaired: bool) -> int:
     if num_samples < 0:
         raise UserError(f"--sample: {num_samples} is less than 0; 0 draws nothing again")
     from jobs.verify import verify
 
     with open_screen() as screen:
-        return verify(output, screen, num_samples, model, as_json)
+        return verify(output, screen, num_samples, model, as_json, is_repaired)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from jobs.pipeline import rendered
 from jobs.resolve import ResolvedModel, resolve_model
 from jobs.run_file import job_of_run, new_run_id, newest_run
 from jobs.workers import Desk, open_profiles, start_desk
-from manifests.errors import UserError
+from manifests.errors import UserError, one_line
 from manifests.identity import request_hash
 from manifests.schema import FRAMES, REQUEST_COLUMNS
 from manifests.shards import read_member
@@ -46,28 +47,33 @@ class DrawnAgain:
 def draw_again(output: Folder, records: Sequence[Mapping[str, Any]], screen: Screen) -> Iterator[DrawnAgain]:
     """Draw records again, in the cluster that this machine belongs to, or in a local one."""
     with connected() as here, show_progress(screen, {"drawn again": len(records)}) as advance:
-        for job, model, group in _groups(output, records, here):
-            if model is None:
-                for record in group:
-                    advance("drawn again", 0, 1)
-                    yield DrawnAgain(_name(record), "not tried: their checkpoint or settings are gone", False)
-                continue
+        groups, left = _groups(output, records, here)
+        for record in left:
+            advance("drawn again", 0, 1)
+            yield DrawnAgain(_name(record), "not tried: their job, checkpoint or settings are gone", False)
+        for job, model, group in groups:
             desk = start_desk(open_profiles(job))
             for result in _draw(output, job, model, group, desk, here):
                 advance("drawn again", int(not result.is_different), int(result.is_different))
                 yield result
 
 
+class _Group(NamedTuple):
+    job: Job
+    model: ResolvedModel
+    records: list[Mapping[str, Any]]
+
+
 def _groups(
     output: Folder, records: Sequence[Mapping[str, Any]], here: Cluster
-) -> Iterator[tuple[Job, ResolvedModel | None, list[Mapping[str, Any]]]]:
-    """The records by the job and model that can draw them: the newest run's, else that of their own."""
-    left = list(records)
-    for run_id in dict.fromkeys([newest_run(output), *(record["run_id"] for record in records)]):
-        try:
-            job = job_of_run(output, run_id)
-        except UserError:
-            continue
+) -> tuple[list[_Group], list[Mapping[str, Any]]]:
+    """The records by the job and model that can draw them: the newest run's, else that of their own.
+
+    Returns:
+        The groups, and the records that no job can draw any more.
+    """
+    groups, left = [], list(records)
+    for job in _jobs(output, records):
         for name in {record["model"] for record in left} & set(job.models):
             try:
                 model = resolve_model(job, name, on_gpu=gpus_per_actor(job, name, here) > 0)
@@ -76,9 +82,18 @@ def _groups(
             group = [record for record in left if record["model"] == name and _is_drawn_by(model, record)]
             if group:
                 left = [record for record in left if record not in group]
-                yield job, model, group
-    if left:
-        yield job, None, left
+                groups.append(_Group(job, model, group))
+    return groups, left
+
+
+def _jobs(output: Folder, records: Sequence[Mapping[str, Any]]) -> Iterator[Job]:
+    """The jobs of the newest run and of those that made the records, as far as their files can still be read."""
+    run_ids = dict.fromkeys(record["run_id"] for record in records)
+    with suppress(UserError):
+        run_ids = dict.fromkeys([newest_run(output), *run_ids])
+    for run_id in run_ids:
+        with suppress(UserError):
+            yield job_of_run(output, run_id)
 
 
 def _is_drawn_by(model: ResolvedModel, record: Mapping[str, Any]) -> bool:
@@ -129,10 +144,7 @@ def _compare_one(row: Mapping[str, Any], pixels: Any, output: Folder) -> DrawnAg
     data = pixels.as_buffer()
     if hashlib.sha256(data).hexdigest() == row["recorded_pixel_sha256"]:
         return DrawnAgain(item, "with the same pixels", False)
-    path, member = row["recorded_path"], row["recorded_member"]
-    stored = output.read(path) if member is None else read_member(output, path, member)
-    decibels = None if stored is None else _psnr(np.frombuffer(data, np.uint8), decode(stored, row["recorded_format"]))
-    likeness = "its file is gone" if decibels is None else f"PSNR {decibels:.1f} dB"
+    decibels, likeness = _likeness(np.frombuffer(data, np.uint8), row, output)
     changed = differing(
         {"device": row["recorded_device"]} | json.loads(row["recorded_environment"]),
         {"device": row["device"]} | json.loads(row["environment"]),
@@ -142,6 +154,19 @@ def _compare_one(row: Mapping[str, Any], pixels: Any, output: Folder) -> DrawnAg
     is_alike = decibels is not None and decibels >= MIN_PSNR
     verdict = f"{'alike' if is_alike else 'unlike'} by PSNR, as the environment is another ({changed})"
     return DrawnAgain(item, verdict, not is_alike, likeness)
+
+
+def _likeness(pixels: np.ndarray, row: Mapping[str, Any], output: Folder) -> tuple[float | None, str]:
+    """How like pixels are to those of a record's file: in decibels, None if it has none to compare; and in words."""
+    path, member = row["recorded_path"], row["recorded_member"]
+    try:
+        stored = output.read(path) if member is None else read_member(output, path, member)
+        if stored is None:
+            return None, "its file is gone"
+        decibels = _psnr(pixels, decode(stored, row["recorded_format"]))
+    except Exception as error:  # whatever a damaged file makes its decoder raise, or a store its client
+        return None, f"its file cannot be read: {one_line(error)}"
+    return decibels, "its file has another size" if decibels is None else f"PSNR {decibels:.1f} dB"
 
 
 def _psnr(pixels: np.ndarray, stored: np.ndarray) -> float | None:

@@ -9,11 +9,13 @@ from jobs.console import Screen
 from jobs.environments import current_origins, describe_change, made_elsewhere
 from jobs.pipeline import ModelPipeline
 from jobs.planning import Plan, Standing, make_plan
+from jobs.records import read_records
 from jobs.resolve import ResolvedModel, make_validator, resolve_models
 from jobs.run import Run
 from jobs.run_file import RunFile, new_run_id
 from jobs.shards import tidy
 from jobs.signals import interrupt_between_steps
+from jobs.stored_media import gaps
 from jobs.workers import open_profiles, start_desk
 from manifests.errors import UserError
 from manifests.fence import FencedFolder
@@ -23,6 +25,9 @@ from manifests.parts import Origin
 from manifests.prompts import open_manifest
 from manifests.rejected import RejectedRows
 from manifests.storage import Folder, absolute, check_can_be_output
+
+_MAX_RECORDS_COMPARED = 50_000
+"""Up to as many, a run compares the records with a listing of their media: a store lists a thousand files at a time."""
 
 
 def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False) -> int:
@@ -61,6 +66,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             _announce(screen, plan)
             if fenced.is_s3 and not fenced.has_conditions:
                 screen.line(f"output {output.url}: this store has no conditional writes; see docs/reliability.md")
+            _tell_of_gaps(screen, output, len(ledger.keys))
             for problem in ledger.problems:
                 screen.line(f"output {output.url}: {problem}")
             for shard, problem in damaged.items():
@@ -84,6 +90,18 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             }
             run = Run(job, plan, pipelines, desk, ledger, run_file, screen, may_all_fail=retry_failures)
             return run.draw(lease, interrupt_between_steps())
+
+
+def _tell_of_gaps(screen: Screen, output: Folder, num_records: int) -> None:
+    """Say how many records have no media any more: they count as finished until they are dropped."""
+    if num_records > _MAX_RECORDS_COMPARED:
+        return
+    found = gaps(output, read_records(output, columns=["path", "member", "bytes"]))
+    if found.num_missing or found.num_of_other_size:
+        screen.line(
+            f"{found.num_missing} records have lost their media, and {found.num_of_other_size} have files of another "
+            f"size; to render these items again: rendermill verify {output.url} --repair, and then this command"
+        )
 
 
 def _outdated(

@@ -1,6 +1,8 @@
 """The records of an output as any reader sees them, without holding its lease: parts, and receipts not yet in one."""
 
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,6 +37,17 @@ def read_failures(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
     for receipts in _read_pending(output, [*columns, "error_type"]):
         yield receipts.filter(pc.is_valid(receipts["error_type"])).select(columns)
     yield from _read_parts(output, layout.FAILURES, columns)
+
+
+def read_stale_media(output: Folder) -> set[str]:
+    """The media that gave way to newer ones, and wait to be removed by a run."""
+    stale: set[str] = set()
+    for folder in (layout.FORMER_PENDING, layout.PENDING):
+        for name in output.names(folder):
+            if name.endswith(".stale.json"):
+                with suppress(ValueError, TypeError):  # a run names a note that is damaged
+                    stale.update(json.loads(output.read(name) or b"[]"))
+    return stale
 
 
 def _read_pending(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -87,7 +87,7 @@ def job_of_run(output: Folder, run_id: str) -> Job:
     """
     told = read_run(output, run_id)
     templates = {tuple(keys): template for keys, template in told.get("from_variables", [])}
-    return parse_job(told["job"], f"{output.url}/{run_file(run_id)}", templates)
+    return parse_job(told.get("job"), f"{output.url}/{run_file(run_id)}", templates)
 
 
 def source_of_run(output: Folder, run_id: str) -> str:

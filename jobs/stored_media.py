@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.errors import one_line
+from manifests.layout import MEDIA
 from manifests.shards import json_of, unpack
 from manifests.storage import Folder
 
-_COLUMNS = ["path", "member", "bytes", "sha256", "request_hash"]
+_COLUMNS = ["id", "sample_index", "path", "member", "bytes", "sha256", "request_hash"]
 _NUM_THREADS = 16
 _NUM_FILES_AT_ONCE = 256
 _BYTES_READ_AT_ONCE = 2**22
@@ -29,12 +30,14 @@ class Finding(NamedTuple):
         problem: `missing`, `damaged`, `unreadable`, or empty if there is none.
         details: of the problem, in words.
         num_bytes: read.
+        item: the record's id and sample index.
     """
 
     name: str
     problem: str = ""
     details: str = ""
     num_bytes: int = 0
+    item: tuple[str, int] = ("", 0)
 
 
 class Checked(NamedTuple):
@@ -83,8 +86,12 @@ def _by_file(tables: Iterable[pa.Table]) -> Iterator[list[dict[str, Any]]]:
 def _check(output: Folder, records: list[dict[str, Any]]) -> Checked:
     path = records[0]["path"]
     if records[0]["member"] is None:
-        return Checked(path, [_check_file(output, records[0])], [])
+        return Checked(path, [_check_file(output, records[0])._replace(item=_item(records[0]))], [])
     return _check_shard(output, path, {record["member"]: record for record in records})
+
+
+def _item(record: dict[str, Any]) -> tuple[str, int]:
+    return record["id"], record["sample_index"]
 
 
 def _check_file(output: Folder, record: dict[str, Any]) -> Finding:
@@ -125,6 +132,8 @@ def _check_shard(output: Folder, shard: str, records: dict[str, dict[str, Any]])
         pass
     except tarfile.TarError as error:
         otherwise = Finding("", "damaged", f"the shard breaks off: {one_line(error)}")
+        if found.keys() == records.keys():
+            without_record.append(f"{shard}: all behind the last record's files, where it breaks off")
     except Exception as error:
         otherwise = Finding("", "unreadable", one_line(error))
     findings = []
@@ -132,7 +141,7 @@ def _check_shard(output: Folder, shard: str, records: dict[str, dict[str, Any]])
         finding = found.get(member, otherwise._replace(name=f"{shard}/{member}"))
         if not finding.problem and not fits.get(json_of(member)):
             finding = finding._replace(problem="damaged", details="the JSON file beside it is missing or another's")
-        findings.append(finding)
+        findings.append(finding._replace(item=_item(records[member])))
     return Checked(shard, findings, without_record)
 
 
@@ -150,3 +159,28 @@ def _is_of(content: bytes, record: dict[str, Any]) -> bool:
         return bool(json.loads(content)["request_hash"] == record["request_hash"])
     except (ValueError, KeyError, TypeError):
         return False
+
+
+class Gaps(NamedTuple):
+    """Records whose media a listing shows to be gone, or of another size than they say."""
+
+    num_missing: int
+    num_of_other_size: int
+
+
+def gaps(output: Folder, tables: Iterable[pa.Table]) -> Gaps:
+    """Hold records to a listing of the media, without reading any.
+
+    Args:
+        tables: of records, with the columns path, member and bytes.
+    """
+    sizes, num_missing, num_of_other_size = output.all_sizes(MEDIA), 0, 0
+    records = pa.concat_tables(tables).group_by(["path", "member"]).aggregate([("bytes", "max")])  # some come twice
+    files = records.group_by(["path"]).aggregate([("bytes_max", "sum"), ("member", "count"), ([], "count_all")])
+    for file in files.to_pylist():
+        size, expected = sizes.get(file["path"]), file["bytes_max_sum"]
+        if size is None:
+            num_missing += file["count_all"]
+        elif size < expected or (size != expected and not file["member_count"]):  # a shard holds more than media
+            num_of_other_size += file["count_all"]
+    return Gaps(num_missing, num_of_other_size)

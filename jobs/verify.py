@@ -6,6 +6,7 @@ import io
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.console import Screen, json_text, show_progress
-from jobs.records import read_records
+from jobs.records import read_records, read_stale_media
+from jobs.repair import Broken, Repaired, opened_for_repair, repair
 from jobs.stored_media import check_media
 from manifests.errors import UserError
 from manifests.hash_set import HashSet
@@ -55,8 +57,12 @@ class Report:
         damaged: media files that are not as their record says.
         unreadable: media files that could not be read.
         without_record: media that no record names.
+        num_waiting: media that no record names any more and that a run will remove.
         again: by result in words, items that were drawn again.
         different: items that came out other than before.
+        is_repairable: whether `--repair` would do something.
+        repaired: what `--repair` did about missing and damaged media and those without a record; None: it was not
+            asked for.
     """
 
     num_records: int = 0
@@ -65,33 +71,47 @@ class Report:
     damaged: Problems = field(default_factory=Problems)
     unreadable: Problems = field(default_factory=Problems)
     without_record: Problems = field(default_factory=Problems)
+    num_waiting: int = 0
     again: Counter[str] = field(default_factory=Counter)
     different: Problems = field(default_factory=Problems)
+    is_repairable: bool = False
+    repaired: Repaired | None = None
 
     @property
     def status(self) -> int:
         """The exit status."""
-        problems = (self.missing, self.damaged, self.unreadable, self.without_record, self.different)
+        problems = [self.unreadable, self.different]
+        if self.repaired is None:
+            problems += [self.missing, self.damaged, self.without_record]
+        elif self.repaired.num_left:
+            return DAMAGED
         return DAMAGED if any(problem.num for problem in problems) else OK
 
 
-def verify(output: Folder, screen: Screen, num_samples: int, model: str | None, as_json: bool) -> int:
+def verify(
+    output: Folder, screen: Screen, num_samples: int, model: str | None, as_json: bool, is_repaired: bool = False
+) -> int:
     """Check an output's files, and draw some of its items again.
 
     Args:
         num_samples: items to draw again, chosen at random; 0: none, and then no cluster is needed.
         model: only this model's.
         as_json: print the report as JSON.
+        is_repaired: drop records whose media are missing or damaged, so that the next run renders their items again.
 
     Returns:
         The exit status: 0, or 3 where anything is not as it should be.
 
     Raises:
-        UserError: there is no record of this model.
+        UserError: there is no record of this model; or it is to be repaired, and a run writes there.
     """
     report, sample = Report(), _Sample(num_samples)
     quiet = Screen(io.StringIO(), screen.log) if as_json else screen
-    _check_files(output, model, report, sample, quiet)
+    with opened_for_repair(output, quiet.line) if is_repaired else nullcontext() as ledger:
+        broken = _check_files(output, model, report, sample, quiet)
+        report.is_repairable = bool(broken.items or broken.written_here)
+        if ledger is not None:
+            report.repaired = repair(ledger, broken)
     if model is not None and not report.num_records:
         raise UserError(f"output {output.url}: no records of a model {model!r} there")
     if sample.records:
@@ -104,7 +124,7 @@ def verify(output: Folder, screen: Screen, num_samples: int, model: str | None, 
     if as_json:
         screen.text(json_text(asdict(report) | {"status": report.status}, indent=2))
     else:
-        _print(report, screen)
+        _print(report, output, screen)
     return report.status
 
 
@@ -129,9 +149,10 @@ class _Sample:
         return [record for _, _, record in self._chosen]
 
 
-def _check_files(output: Folder, model: str | None, report: Report, sample: _Sample, screen: Screen) -> None:
+def _check_files(output: Folder, model: str | None, report: Report, sample: _Sample, screen: Screen) -> Broken:
     present = set(output.all_names(f"{MEDIA}/{model}" if model else MEDIA))
     paths: list[bytes] = []
+    broken, waiting = Broken(), read_stale_media(output)
 
     def tables() -> Iterator[pa.Table]:
         for table in read_records(output, model):
@@ -148,8 +169,12 @@ def _check_files(output: Folder, model: str | None, report: Report, sample: _Sam
                 if finding.problem:
                     problems: Problems = getattr(report, finding.problem)
                     problems.add(f"{finding.name}: {finding.details}" if finding.details else finding.name)
-            for name in without_record:
-                report.without_record.add(name)
+                if finding.problem in ("missing", "damaged"):
+                    broken.items.append(finding.item)
+            if without_record:
+                broken.nameless.append(path)
+                for name in without_record:
+                    report.without_record.add(name)
             if path in present:
                 is_bad = any(finding.problem for finding in findings)
                 advance("files", int(not is_bad), int(is_bad))
@@ -158,15 +183,19 @@ def _check_files(output: Folder, model: str | None, report: Report, sample: _Sam
     for name, is_known in zip(
         names, known.contains(np.array([_path_hash(name) for name in names], "S16")), strict=True
     ):
-        if not is_known:
+        if not is_known and name in waiting:
+            report.num_waiting += 1
+        elif not is_known:
+            broken.nameless.append(name)
             report.without_record.add(name)
+    return broken
 
 
 def _path_hash(path: str) -> bytes:
     return hashlib.blake2b(path.encode(), digest_size=16).digest()
 
 
-def _print(report: Report, screen: Screen) -> None:
+def _print(report: Report, output: Folder, screen: Screen) -> None:
     line = screen.line
     num_bad = report.missing.num + report.damaged.num + report.unreadable.num
     line(f"files: {report.num_records - num_bad} of {report.num_records} are as recorded ({report.num_bytes:,} bytes)")
@@ -177,9 +206,16 @@ def _print(report: Report, screen: Screen) -> None:
         ("media without a record", report.without_record),
     ):
         _print_problems(words, problems, screen)
+    if report.num_waiting:
+        line(f"media that gave way to newer ones, and that a later run removes: {report.num_waiting}")
     for verdict, count in report.again.items():
         line(f"drawn again: {count} {verdict}")
     _print_problems("items that came out different", report.different, screen)
+    if report.repaired is not None:
+        for text in report.repaired.in_words(output.url):
+            line(text)
+    elif report.is_repairable:
+        line(f"to mend it: rendermill verify {output.url} --repair")
     line("all is well" if report.status == OK else "not all is well")
 
 

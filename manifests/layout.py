@@ -54,6 +54,13 @@ def shard_rewritten(name: str, digest: str) -> str:
     return f"{name.removesuffix('.tar').rpartition('-')[0]}-{digest[:12]}.tar"
 
 
+def is_written_here(name: str) -> bool:
+    """Whether a file in `MEDIA` has such a name as `media_path` and `shard` give."""
+    of_file = r"[0-9a-f]{2}/[^/]*-\d+\.[0-9a-f]{12}\.[a-z0-9]+"
+    of_shard = r"\d{8}T\d{6}-[0-9a-f]{6}-[0-9a-f]{12}\.tar"
+    return re.fullmatch(rf"{MEDIA}/[^/]+/({of_file}|{of_shard})", name) is not None
+
+
 def is_shard(name: str) -> bool:
     """Whether a media file is a shard."""
     return name.endswith(".tar")

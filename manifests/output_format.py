@@ -1,7 +1,7 @@
 """`rendermill.json`: what an output's first run settled, and later ones keep to."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
@@ -47,21 +47,15 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
     Raises:
         UserError: the output was made by a newer rendermill, or has another layout, or extra columns of other types.
     """
-    stored = folder.read(layout.FORMAT_FILE)
+    stored = stored_format(folder)
     if stored is None:
         return None
-    content = _parsed(folder, stored)
-    if content["format_version"] > FORMAT_VERSION:
+    first, its_layout = stored
+    if its_layout != media_layout:
         raise UserError(
-            f"output {folder.url}: its format {content['format_version']} is newer than this rendermill's "
-            f"{FORMAT_VERSION}; upgrade rendermill"
+            f"layout: {media_layout}, but output {folder.url} began with {its_layout}; "
+            f"write `layout: {its_layout}`, or give another output"
         )
-    if content["layout"] != media_layout:
-        raise UserError(
-            f"layout: {media_layout}, but output {folder.url} began with {content['layout']}; "
-            f"write `layout: {content['layout']}`, or give another output"
-        )
-    first = content["extra_schema"]
     for field in extra:
         if field.name not in first.names or first.field(field.name).type != field.type:
             had = first.field(field.name).type if field.name in first.names else "absent"
@@ -72,11 +66,31 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
     return first
 
 
+def stored_format(folder: Folder) -> tuple[pa.Schema, layout.Layout] | None:
+    """The extra columns of an output and how its media are stored; None where there is no output yet.
+
+    Raises:
+        UserError: the output was made by a newer rendermill, or its format cannot be read.
+    """
+    stored = folder.read(layout.FORMAT_FILE)
+    if stored is None:
+        return None
+    content = _parsed(folder, stored)
+    if content["format_version"] > FORMAT_VERSION:
+        raise UserError(
+            f"output {folder.url}: its format {content['format_version']} is newer than this rendermill's "
+            f"{FORMAT_VERSION}; upgrade rendermill"
+        )
+    return content["extra_schema"], content["layout"]
+
+
 def _parsed(folder: Folder, stored: bytes) -> dict[str, Any]:
     """The file's content, with the extra columns as a schema."""
     try:
         content = dict(json.loads(stored))
         schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
+        if content["layout"] not in get_args(layout.Layout):
+            raise ValueError(f"layout {content['layout']!r}")
         return content | {"extra_schema": schema, "format_version": int(content["format_version"])}
     except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise UserError(

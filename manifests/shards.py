@@ -114,17 +114,21 @@ class Kept(NamedTuple):
 def keep_members(folder: Folder, shard: str, members: Collection[str]) -> Kept:
     """Store all samples of a shard that these media files belong to as another shard, if it holds more than these.
 
-    The old shard stays, for readers who know its name. One that is gone stays so.
+    The old shard stays, for readers who know its name. One that is gone stays so, and one that breaks off before the
+    last of these files stays as it is.
     """
     data = folder.read(shard)
     if data is None:
         return Kept(shard)
+    files, keys, problem = dict[str, bytes](), {key_of(member) for member in members}, None
     try:
-        files, keys = dict(unpack(io.BytesIO(data))), {key_of(member) for member in members}
+        files.update(unpack(io.BytesIO(data)))
     except tarfile.TarError as error:
-        return Kept(shard, one_line(error))
+        problem = one_line(error)
+    if problem and not files.keys() >= {*members, *map(json_of, members)}:
+        return Kept(shard, problem)
     kept = {name: content for name, content in files.items() if key_of(name) in keys}
-    if len(kept) == len(files):
+    if len(kept) == len(files) and not problem:
         return Kept(shard)
     packed = pack(kept)
     name = layout.shard_rewritten(shard, hashlib.sha256(packed).hexdigest())

@@ -306,6 +306,16 @@ class Folder:
 
         return self.patiently(find)
 
+    def all_sizes(self, subfolder: str) -> dict[str, int]:
+        """The sizes in bytes of the files in a subfolder and all below it, by name relative to this folder."""
+
+        def find() -> dict[str, int]:
+            filesystem, root = self._opened
+            found = filesystem.find(self.path(subfolder), detail=True)
+            return {path[len(root) + 1 :]: info["size"] for path, info in found.items()}
+
+        return self.patiently(find)
+
     @contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:
         """A file, to be read from its beginning on.

@@ -24,7 +24,7 @@ from manifests.errors import UserError
 from manifests.layout import key_in_shard
 from manifests.ledger import Ledger
 from manifests.schema import FRAMES, receipt_schema
-from manifests.shards import pack, read_member, unpack
+from manifests.shards import keep_members, pack, read_member, unpack
 from manifests.storage import Folder
 
 UNGUARDED = Guard(None, "stored")
@@ -129,6 +129,24 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     assert damaged.status == 3
     assert [report[kind]["num"] for kind in ("missing", "damaged", "without_record")] == [0, 2, 1]
     assert report["without_record"]["examples"] == [f"{largest}/unknown-0-0123456789ab.png"]
+
+    repaired = rendermill.run("verify", rendermill.output, "--repair")
+    assert (repaired.status, "repaired: 2 records were dropped; " in repaired.out) == (0, True), repaired
+    mended = rendermill.run("generate", job)
+    assert (mended.status, "to draw: sana 2; 12 finished before" in mended.out) == (0, True), mended
+    verified = rendermill.run("verify", rendermill.output)
+    assert (verified.status, "files: 14 of 14 are as recorded" in verified.out) == (0, True), verified
+
+
+def test_of_a_shard_that_breaks_off_the_samples_before_are_kept(tmp_path: Path) -> None:
+    folder, name = Folder(str(tmp_path)), "media/sana/20261126T000000-aaaaaa-0123456789ab.tar"
+    files = {f"{key}.{kind}": key.encode() * 600 for key in "abc" for kind in ("json", "png")}
+    folder.write(name, pack(files)[: 512 * 14])
+    assert keep_members(folder, name, ["a.png", "b.png", "c.png"]).problem == "unexpected end of data"
+    kept = keep_members(folder, name, ["a.png"])
+    assert (kept.problem, kept.name != name) == (None, True)
+    stored = dict(unpack(io.BytesIO((tmp_path / kept.name).read_bytes())))
+    assert stored == {member: content for member, content in files.items() if member.startswith("a")}
 
 
 def test_keys_have_no_dots_and_names_fit_a_plain_tar() -> None:

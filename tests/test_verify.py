@@ -35,6 +35,26 @@ def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(re
     assert [report[kind]["num"] for kind in ("missing", "damaged", "without_record", "unreadable")] == [1, 1, 1, 0]
     assert report["without_record"]["examples"][0].endswith("no record names this.png")
 
+    left = rendermill.run("generate", job)
+    assert "to draw: nothing; 8 finished before" in left.out
+    assert (
+        "1 records have lost their media, and 0 have files of another size; to render these items again: " in left.out
+    )
+    repaired = rendermill.run("verify", job, "--repair", "--json")
+    report = json.loads(repaired.out)
+    assert report["repaired"] == {"num_dropped": 2, "num_noted": 0, "num_left": 1}
+    assert repaired.status == 3, "a file that somebody else put there is left"
+    missing.with_name("no record names this.png").unlink()
+    assert len(rendermill.table("metadata")) == 6
+    again = rendermill.run("generate", job)
+    assert "to draw: sana 2; 6 finished before" in again.out
+    for run in (rendermill.output / "runs").glob("*.json"):
+        run.write_text("{}")
+    mended = rendermill.run("verify", rendermill.output, "--sample", "1")
+    assert mended.status == 0, mended
+    assert "files: 8 of 8 are as recorded" in mended.out
+    assert "drawn again: 1 not tried: their job, checkpoint or settings are gone" in mended.out
+
 
 def test_what_is_no_output_or_has_no_such_model_is_said_in_a_line(rendermill: Rendermill) -> None:
     finished = rendermill.run("verify", rendermill.folder)
