@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.audit import Audits, Drawn
+from actors.deaths import WorkerProcess
 from actors.profile import FirstBatch, Profile, ProfileStore
 from manifests.schema import Request
 from manifests.storage import Folder
@@ -29,6 +30,10 @@ class Findings:
         self._at_work: dict[str, dict[str, tuple[float, float]]] = {}
         self._notes: dict[str, Counter[str]] = {}
         self._audits = Audits()
+
+    def process(self) -> WorkerProcess:
+        """The process of this actor."""
+        return WorkerProcess.this()
 
     def join(self, model: str, renderer: str, key: dict[str, Any]) -> Profile:
         """A renderer of a model starts; returns what is known already.

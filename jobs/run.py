@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from actors import metrics
 from actors.audit import is_chosen
+from jobs.actor_health import ActorHealth
 from jobs.arrivals import Arrivals, end_datasets
 from jobs.cluster_health import ClusterHealth, ClusterLost
 from jobs.config import Job, duration_text
@@ -83,7 +84,8 @@ class Run:
         self._cut_prompts = CutPrompts({model: made.max_sequence_length for model, made in pipelines.items()})
         self._origins_before = ledger.origins
         self._is_stopping = False
-        self._health = ClusterHealth()
+        self._cluster_health = ClusterHealth()
+        self._desk_health = ActorHealth(desk.journal), ActorHealth(desk.findings)
         self._num_chosen = 0
         self._started = time.monotonic()
         self._last_flush = self._last_roll_up = self._last_report = self._started
@@ -240,7 +242,9 @@ class Run:
             ClusterLost: Ray does not answer any more.
         """
         now = time.monotonic()
-        self._health.check()
+        self._cluster_health.check()
+        for actor in self._desk_health:
+            actor.check()
         is_large = self._ledger.num_pending > _NUM_RECEIPTS_BEFORE_ROLL_UP
         if is_large or now - self._last_roll_up > _SECONDS_BETWEEN_ROLL_UPS:
             self._ledger.roll_up()

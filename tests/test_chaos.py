@@ -14,14 +14,22 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_kills_leave_the_output_as_it_would_have_been() -> None:
-    seed = "74696"  # all kills strike in one round
-    counts = ("--num-kills", "1", "--num-roll-up-kills", "1", "--num-items", "30", "--num-actors", "1")
-    finished = run("benchmarks.chaos", *counts, "--seed", seed)
-    assert finished.returncode == 0, finished
-    assert (
-        "5 kills in mid-work: driver 1, driver while it rolls up 1, raylet 1, renderer 1, uploader 1" in finished.stdout
+    kinds = (
+        "SIGTERM to the driver while it rolls up",
+        "driver",
+        "driver while it rolls up",
+        "findings",
+        "journal",
+        "raylet",
+        "renderer",
+        "uploader",
     )
+    counts = ("--num-kills", "1", "--num-roll-up-kills", "1", "--num-items", "30", "--num-actors", "1")
+    finished = run("benchmarks.chaos", *counts, "--seed", "74696", "--kinds", *kinds)
+    assert finished.returncode == 0, finished
+    assert f"8 kills in mid-work: {', '.join(f'{kind} 1' for kind in kinds)}" in finished.stdout
     assert "lost 0, duplicated 0, differing 0, broken 0, left over 0" in finished.stdout
+    assert "items doubled 0, media missing or damaged 0" in finished.stdout
 
 
 @pytest.mark.s3

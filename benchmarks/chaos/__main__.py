@@ -19,9 +19,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos.compare import Damage, compare
-from benchmarks.chaos.job import MAX_SECONDS, Job
+from benchmarks.chaos.job import MAX_SECONDS, NUM_STEPS, Job
+from benchmarks.chaos.readers import Reads, reading
 from benchmarks.chaos.s3_server import s3_bucket
-from benchmarks.chaos.strikes import ROLL_UP, Strikes
+from benchmarks.chaos.strikes import ENDS_THE_DRIVER, ROLL_UP, Strikes
+from benchmarks.chaos.takeovers import LEASE_SCALE, Takeovers
 from benchmarks.local_cluster import ray_head
 
 
@@ -32,8 +34,9 @@ class Chaos:
         outputs: URL or path that the outputs lie under.
     """
 
-    def __init__(self, job: Job, outputs: str, strikes: Strikes) -> None:
-        self._job, self._outputs, self._strikes = job, outputs, strikes
+    def __init__(self, job: Job, outputs: str, strikes: Strikes, takeovers: Takeovers) -> None:
+        self._job, self._outputs, self._strikes, self._takeovers = job, outputs, strikes, takeovers
+        self.reads = Reads()
         self.kills: Counter[str] = Counter()
         self.damage = Damage()
         self.num_rounds = self.num_items_drawn_again = 0
@@ -42,28 +45,44 @@ class Chaos:
         print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
 
     def run_round(self, generator: random.Random, num_missing: Counter[str]) -> None:
-        """Run the job once to its end, with strikes of the kinds that are missing."""
+        """Run the job once to its end, with strikes of kinds that are missing, while somebody reads its output."""
         output = f"{self._outputs}/{self.num_rounds}"
-        num_drawn_before, status = len(self._job.drawn()), -1
-        while status != 0:
-            with self._job.submitted(output) as driver:
-                while num_missing.total() and driver.poll() is None:
-                    kind = generator.choices(list(num_missing), list(num_missing.values()))[0]
-                    if self._strikes.strike(kind, psutil.Process(driver.pid)):
-                        self.kills[kind] += 1
-                        num_missing[kind] -= 1
-                        print(f"  {kind}", flush=True)
-                        if kind in ("driver", ROLL_UP):
-                            driver.wait()
-                status = driver.wait(MAX_SECONDS)
+        num_drawn_before = len(self._job.drawn())
+        kind = generator.choices(list(num_missing), list(num_missing.values()))[0]
+        with reading(output, self.reads, random.Random(self.num_rounds)):
+            if kind in self._takeovers.kinds:
+                if self._takeovers.take_over(kind, output):
+                    self._count(kind, num_missing)
+            else:
+                self._run_to_its_end(output, generator, num_missing)
         drawn = self._job.drawn()[num_drawn_before:]
         self.num_items_drawn_again += len(drawn) - len(set(drawn))
         found = compare(self._undisturbed, output)
         self.damage += found
         self.num_rounds += 1
-        print(f"round {self.num_rounds}: {len(drawn)} draws, {found}", flush=True)
+        print(f"round {self.num_rounds}: {len(drawn)} draws, {found}, {self.reads}", flush=True)
         if found == Damage() and "://" not in output:
             shutil.rmtree(output)
+
+    def _run_to_its_end(self, output: str, generator: random.Random, num_missing: Counter[str]) -> None:
+        status = -1
+        while status != 0:
+            with self._job.submitted(output) as driver:
+                while (missing := self._missing_strikes(num_missing)) and driver.poll() is None:
+                    kind = generator.choices(list(missing), list(missing.values()))[0]
+                    if self._strikes.strike(kind, psutil.Process(driver.pid)):
+                        self._count(kind, num_missing)
+                        if kind in ENDS_THE_DRIVER:
+                            driver.wait(MAX_SECONDS)
+                status = driver.wait(MAX_SECONDS)
+
+    def _missing_strikes(self, num_missing: Counter[str]) -> dict[str, int]:
+        return {kind: count for kind, count in num_missing.items() if count and kind in self._strikes.kinds}
+
+    def _count(self, kind: str, num_missing: Counter[str]) -> None:
+        self.kills[kind] += 1
+        num_missing[kind] -= 1
+        print(f"  {kind}", flush=True)
 
     def report(self, seconds: float) -> str:
         """What was struck, and what came of it."""
@@ -76,6 +95,8 @@ class Chaos:
                 f"{self.kills.total()} kills in mid-work: {kills}",
                 f"lost {self.damage.lost}, duplicated {self.damage.duplicated}, differing {self.damage.differing}, "
                 f"broken {self.damage.broken}, left over {self.damage.left_over}",
+                f"read while it ran: {self.reads.num_reads} times, {self.reads.num_media} media; items doubled "
+                f"{self.reads.num_doubled}, media missing or damaged {self.reads.num_broken}",
                 f"drawn again: {self.num_items_drawn_again} items, {self.num_items_drawn_again / num_items:.1%} of "
                 f"all, {self.num_items_drawn_again / max(1, self.kills.total()):.1f} a kill",
             ]
@@ -91,7 +112,9 @@ def main() -> int:
     parser.add_argument(
         "--num-roll-up-kills", type=int, default=5, help="of the driver while it rolls up, beside those"
     )
+    parser.add_argument("--kinds", nargs="*", help="of kills; default: all")
     parser.add_argument("--num-items", type=int, default=300)
+    parser.add_argument("--num-steps", type=int, default=NUM_STEPS, help="of denoising; more make it last longer")
     parser.add_argument("--num-actors", type=int, default=2)
     parser.add_argument("--max-minutes", type=float, default=90, help="begin no round after that")
     parser.add_argument("--seed", type=int, default=0)
@@ -101,19 +124,24 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         (folder / "notes").mkdir()
-        os.environ["CHAOS_NOTES"] = str(folder / "notes")
+        os.environ |= {"CHAOS_NOTES": str(folder / "notes"), "CHAOS_LEASE_SCALE": str(LEASE_SCALE)}
         outputs = str(folder / "outputs")
         if given.store == "s3":
             outputs = stack.enter_context(s3_bucket(folder / "s3", "chaos"))
         cluster = stack.enter_context(ray_head(num_cpus=0))
-        job = Job(folder, cluster, given.num_items, given.num_actors, given.layout)
+        job = Job(folder, cluster, given.num_items, given.num_actors, given.layout, given.num_steps)
         strikes = Strikes(cluster, job, folder / "notes", given.store == "s3", generator, stack)
-        num_missing = Counter(dict.fromkeys(strikes.kinds, given.num_kills) | {ROLL_UP: given.num_roll_up_kills})
-        chaos = Chaos(job, outputs, strikes)
+        takeovers = Takeovers(job, folder / "notes", given.store == "s3", generator)
+        kinds = given.kinds or (*strikes.kinds, *takeovers.kinds)
+        num_missing = Counter(dict.fromkeys(kinds, given.num_kills))
+        if ROLL_UP in kinds:
+            num_missing[ROLL_UP] = given.num_roll_up_kills
+        chaos = Chaos(job, outputs, strikes, takeovers)
         while num_missing.total() and time.monotonic() - started < 60 * given.max_minutes:
             chaos.run_round(generator, num_missing)
         print(chaos.report(time.monotonic() - started))
-    return int(chaos.damage != Damage())
+    is_sound = chaos.damage == Damage() and not (chaos.reads.num_doubled or chaos.reads.num_broken)
+    return int(not is_sound)
 
 
 if __name__ == "__main__":

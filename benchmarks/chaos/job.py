@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,13 @@ from manifests.layout import Layout
 
 _ROOT = Path(__file__).parents[2]
 _NUM_ITEMS_PER_SHARD = 16
+NUM_STEPS = 12
+"""Of denoising: more of them make the job last longer."""
+_AUDITED_SHARE = 0.05
 MAX_SECONDS = 900
 """A submission that takes longer hangs."""
+DEADLINE_SECONDS = 20.0
+"""Of an item."""
 
 
 class Job:
@@ -30,9 +35,15 @@ class Job:
     """
 
     def __init__(
-        self, folder: Path, cluster: Cluster, num_items: int, num_actors: int, media_layout: Layout = "files"
+        self,
+        folder: Path,
+        cluster: Cluster,
+        num_items: int,
+        num_actors: int,
+        media_layout: Layout = "files",
+        num_steps: int = NUM_STEPS,
     ) -> None:
-        self._folder, self._cluster, self._num_actors = folder, cluster, num_actors
+        self._folder, self._cluster, self._num_actors, self._num_steps = folder, cluster, num_actors, num_steps
         self._layout = media_layout
         self.num_items = num_items
         self.num_submissions = 0
@@ -46,15 +57,33 @@ class Job:
         file = self._folder / "notes" / "drawn"
         return file.read_text().splitlines() if file.exists() else []
 
+    @property
+    def log(self) -> Path:
+        """What the drivers wrote."""
+        return self._folder / "driver.log"
+
     @contextmanager
-    def submitted(self, output: str) -> Iterator[subprocess.Popen[bytes]]:
-        """The driver, which is killed if it has not ended when the block does."""
+    def submitted(
+        self, output: str, machine: str | None = None, variables: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """The driver, which is killed if it has not ended when the block does.
+
+        Args:
+            machine: the host name that it sees; None: this machine's.
+            variables: of its environment alone.
+        """
         self.num_submissions += 1
         path = self._folder / "job.yaml"
         path.write_text(yaml.safe_dump(self._content(output)))
-        environment = self._cluster.environment | {"PYTHONPATH": str(Path(__file__).with_name("notes"))}
+        environment = self._cluster.environment | {
+            "PYTHONPATH": str(Path(__file__).with_name("notes")),
+            "CHAOS_DRIVER": output.partition("://")[2] or output,
+            **(variables or {}),
+        }
         command = [sys.executable, "-m", "jobs.cli", "generate", str(path)]
-        with (self._folder / "driver.log").open("ab") as log:
+        if machine is not None:  # `exec`, so that signals reach the driver itself
+            command = ["unshare", "--uts", "sh", "-c", f'hostname {machine} && exec "$@"', "sh", *command]
+        with self.log.open("ab") as log:
             driver = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=log, stderr=log)
             try:
                 yield driver
@@ -66,12 +95,13 @@ class Job:
         """Run the job to its end and return its records."""
         with self.submitted(output) as driver:
             if driver.wait(MAX_SECONDS) != 0:
-                raise SystemExit((self._folder / "driver.log").read_text())
+                raise SystemExit(self.log.read_text())
         return records(output)
 
     def _content(self, output: str) -> dict[str, Any]:
         return {
             "seed": 7,
+            "audit": _AUDITED_SHARE,
             "manifest": str(self._folder / "prompts.parquet"),
             "output": output,
             "layout": self._layout,
@@ -81,7 +111,8 @@ class Job:
                     "checkpoint": str(_ROOT / "checkpoints" / "sana-shapes"),
                     "num_items_per_shard": _NUM_ITEMS_PER_SHARD if self._layout == "webdataset" else None,
                     "dtype": "float32",
-                    "defaults": {"width": 64, "height": 64, "num_inference_steps": 12},
+                    "deadline": DEADLINE_SECONDS,
+                    "defaults": {"width": 64, "height": 64, "num_inference_steps": self._num_steps},
                     "pool": {
                         "min_actors": self._num_actors,
                         "max_actors": self._num_actors,

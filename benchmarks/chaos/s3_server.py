@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -70,31 +70,46 @@ def faulty_proxy(folder: Path, share: float, client_timeout_seconds: float) -> I
     Yields:
         The file that counts the faults, as JSON.
     """
-    port, counts = free_port(), folder / "faults.json"
+    counts = folder / "faults.json"
     counts.write_text(json.dumps({}))
-    behind = os.environ["AWS_ENDPOINT_URL"]
-    command = ["mitmdump", "--mode", f"reverse:{behind}", "--listen-host", "127.0.0.1", "--listen-port", str(port)]
-    command += [
-        "--set",
-        "keep_host_header=true",
-        "--set",
-        f"confdir={folder}",
-        "-s",
-        Path(__file__).with_name("faults.py"),
-    ]
     silence = {"FAULTS_SECONDS_OF_SILENCE": str(2 * client_timeout_seconds)}
-    environment = os.environ | silence | {"FAULTS_SHARE": str(share), "FAULTS_COUNTS": str(counts)}
+    variables = silence | {"FAULTS_SHARE": str(share), "FAULTS_COUNTS": str(counts)}
     os.environ["FSSPEC_S3"] = json.dumps({"config_kwargs": {"read_timeout": client_timeout_seconds}})
-    with (folder / "proxy.log").open("wb") as log:
-        proxy = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    behind = os.environ["AWS_ENDPOINT_URL"]
+    with _proxy(folder, "faults.py", variables) as endpoint:
         try:
-            os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-            while "listening" not in (folder / "proxy.log").read_text():
-                if proxy.poll() is not None:
-                    raise SystemExit((folder / "proxy.log").read_text())
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            os.environ["AWS_ENDPOINT_URL"] = endpoint
             yield counts
         finally:
             os.environ["AWS_ENDPOINT_URL"] = behind
+
+
+@contextmanager
+def holding_proxy(folder: Path) -> Iterator[str]:
+    """A proxy before the server for the client that is to be cut off (`holding.py`), whose endpoint it yields.
+
+    Args:
+        folder: while it has a file `cut`, the client is.
+    """
+    with _proxy(folder, "holding.py", {"HOLD_WHILE": str(folder / "cut")}) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def _proxy(folder: Path, addon: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """Debian's mitmproxy with an addon of this folder, before the server; yields its endpoint."""
+    port, behind, log_file = free_port(), os.environ["AWS_ENDPOINT_URL"], folder / "proxy.log"
+    command = ["mitmdump", "--mode", f"reverse:{behind}", "--listen-host", "127.0.0.1", "--listen-port", str(port)]
+    command += ["--set", "keep_host_header=true", "--set", f"confdir={folder}"]
+    with log_file.open("wb") as log:
+        script = ["-s", str(Path(__file__).with_name(addon))]
+        proxy = subprocess.Popen(command + script, env=os.environ | variables, stdout=log, stderr=log)
+        try:
+            while "listening" not in log_file.read_text():
+                if proxy.poll() is not None:
+                    raise SystemExit(log_file.read_text())
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            yield f"http://127.0.0.1:{port}"
+        finally:
             proxy.kill()
             proxy.wait()

@@ -1,21 +1,33 @@
 """Who can be struck, and the moments at which a strike hits work in progress."""
 
 import contextlib
+import json
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from benchmarks.chaos.job import Job
 from benchmarks.chaos.s3_server import kill_gateway, restart_gateway
+from benchmarks.chaos.traps import Trap, sprung, trap_set
 from benchmarks.local_cluster import Cluster, ray_node
 
 ROLL_UP = "driver while it rolls up"
+SIGNALS_IN_ROLL_UP = {
+    f"{number.name} to the driver while it rolls up": number for number in (signal.SIGTERM, signal.SIGINT)
+}
+ENDS_THE_DRIVER = {"driver", ROLL_UP, *SIGNALS_IN_ROLL_UP}
+POISONED = "item that kills what encodes it"
+_MAX_CHANGES_IN_ROLL_UP = 2
+_NUM_DEATHS_BY_POISON = 2
 _SECONDS_BETWEEN_LOOKS = 0.005
 _MAX_ITEMS_BETWEEN_STRIKES = 25
+_NUM_STRIKES_IN_A_SMALL_JOB = 6
 
 
 class Strikes:
@@ -45,7 +57,13 @@ class Strikes:
             "driver": self._kill,
             ROLL_UP: self._kill_in_roll_up,
             "raylet": self._kill_raylet,
+            "renderer stopped": lambda driver: self._stop_worker("_Renderer", driver),
+            POISONED: self._poison,
+            "journal": lambda driver: self._kill_beside("Journal", driver),
+            "findings": lambda driver: self._kill_beside("Findings", driver),
         }
+        for kind, number in SIGNALS_IN_ROLL_UP.items():
+            self._by_kind[kind] = partial(self._signal_in_roll_up, number)
         if has_gateway:
             self._by_kind["gateway"] = self._kill_gateway
 
@@ -56,8 +74,9 @@ class Strikes:
 
     def strike(self, kind: str, driver: psutil.Process) -> bool:
         """Wait for the right moment of this submission and kill; returns whether it struck work in progress."""
-        if kind != ROLL_UP:
-            num_drawn = len(self._job.drawn()) + self._generator.randint(1, _MAX_ITEMS_BETWEEN_STRIKES)
+        if kind not in (ROLL_UP, *SIGNALS_IN_ROLL_UP):
+            most = min(_MAX_ITEMS_BETWEEN_STRIKES, max(1, self._job.num_items // _NUM_STRIKES_IN_A_SMALL_JOB))
+            num_drawn = len(self._job.drawn()) + self._generator.randint(1, most)
             if not _wait_for(lambda: len(self._job.drawn()) >= num_drawn, driver):
                 return False
         return self._by_kind[kind](driver)
@@ -88,6 +107,41 @@ class Strikes:
         self._kill(driver)
         return mark.exists()
 
+    def _signal_in_roll_up(self, number: signal.Signals, driver: psutil.Process) -> bool:
+        trap = Trap.at_random(number, True, _MAX_CHANGES_IN_ROLL_UP, self._generator)
+        with trap_set(self._notes, trap):
+            where = sprung(self._notes, driver)
+        if where is not None:
+            print(f"    {number.name} at {where}", flush=True)
+        return where is not None
+
+    def _stop_worker(self, title: str, driver: psutil.Process) -> bool:
+        """Stop a process for ever; it was struck if somebody ended it, as nothing else lets the job go on."""
+        stopped: list[psutil.Process] = []
+        if not _wait_for(lambda: bool(stopped.extend(self._processes(title)) or stopped), driver):
+            return False
+        process = self._generator.choice(stopped)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+            return _wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, driver)
+        return False
+
+    def _kill_beside(self, title: str, driver: psutil.Process) -> bool:
+        """Kill an actor beside the driver, which is on the driver's node."""
+        found: list[psutil.Process] = []
+        if not _wait_for(lambda: bool(found.extend(self._processes_of_this_run(f"ray::{title}")) or found), driver):
+            return False
+        return self._kill(found[0])
+
+    def _poison(self, driver: psutil.Process) -> bool:
+        """Let one item kill the process that encodes it, and the one after it."""
+        poison = self._notes / "poison.json"
+        poison.write_text(json.dumps({"item": None, "num_deaths": _NUM_DEATHS_BY_POISON}))
+        _wait_for(lambda: not json.loads(poison.read_text())["num_deaths"], driver)
+        num_left = json.loads(poison.read_text())["num_deaths"]
+        poison.unlink()
+        return num_left == 0
+
     def _kill_raylet(self, driver: psutil.Process) -> bool:  # noqa: ARG002
         (raylet,) = self._processes("raylet/raylet")
         was_killed = self._kill(raylet)
@@ -104,6 +158,13 @@ class Strikes:
         for process in psutil.Process(self._node.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if title in " ".join(process.cmdline()[:1]):
+                    yield process
+
+    def _processes_of_this_run(self, title: str) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                is_named = " ".join(process.cmdline()[:1]).startswith(title)
+                if is_named and process.environ().get("CHAOS_NOTES") == str(self._notes):
                     yield process
 
 

@@ -1,0 +1,74 @@
+"""A reader of an output that is being written: lists the records, and then reads the media that they name."""
+
+import contextlib
+import hashlib
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.chaos.compare import records
+from manifests.shards import read_member
+from manifests.storage import Folder
+
+_NUM_MEDIA_PER_READ = 40
+_SECONDS_BETWEEN_READS = 0.2
+
+
+@dataclass
+class Reads:
+    """What a reader met.
+
+    Attributes:
+        num_reads: of the table of records.
+        num_media: files or members of shards that were read.
+        num_doubled: items that a read of the table showed twice.
+        num_broken: media that were missing, or not what their record says.
+    """
+
+    num_reads: int = 0
+    num_media: int = 0
+    num_doubled: int = 0
+    num_broken: int = 0
+
+
+@contextlib.contextmanager
+def reading(output: str, reads: Reads, generator: random.Random) -> Iterator[None]:
+    """Within, a thread reads the output again and again."""
+    is_over = threading.Event()
+
+    def read() -> None:
+        while not is_over.wait(_SECONDS_BETWEEN_READS):
+            with contextlib.suppress(FileNotFoundError):  # no output yet, or a part gave way while the table was read
+                _read_once(output, reads, generator)
+
+    thread = threading.Thread(target=read, name="reader", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _read_once(output: str, reads: Reads, generator: random.Random) -> None:
+    rows = records(output)
+    counts = Counter((row["id"], row["sample_index"]) for row in rows)
+    reads.num_reads += 1
+    reads.num_doubled += sum(count > 1 for count in counts.values())
+    time.sleep(_SECONDS_BETWEEN_READS)  # as a reader does who trains on one batch after the other
+    for row in generator.sample(rows, min(len(rows), _NUM_MEDIA_PER_READ)):
+        reads.num_media += 1
+        reads.num_broken += not _is_whole(Folder(output), row)
+
+
+def _is_whole(output: Folder, row: dict[str, Any]) -> bool:
+    try:
+        member, path = row["member"], row["path"]
+        data = output.read(path) if member is None else read_member(output, path, member)
+    except FileNotFoundError:
+        return False
+    return data is not None and hashlib.sha256(data).hexdigest() == row["sha256"]
