@@ -243,7 +243,11 @@ class Job(_Section):
         None,
         description="Folder or URL where batch sizes found are kept for later runs; null: the driver's cache folder.",
     )
-    limit: int | None = Field(None, ge=1, description="Only the manifest's first so many samples, to try a job out.")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Only the manifest's first N samples, to try a job out; what lies behind them is not read.",
+    )
     max_failure_rate: Share = Field(
         0.1, description="Stop, resumable, when more than this share of a thousand items in a row failed."
     )

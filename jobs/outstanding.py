@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from manifests.hash_set import as_numpy
 from manifests.keyed_rows import request_hashes
-from manifests.prompts import RowGroup
+from manifests.row_groups import RowGroup
 
 
 @dataclass(frozen=True)

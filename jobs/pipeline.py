@@ -14,7 +14,7 @@ from actors.spec import RendererSpec
 from jobs.capacity import TASK_NUM_CPUS
 from jobs.config import Pool
 from jobs.outstanding import Work
-from manifests.prompts import read_rows
+from manifests.row_groups import rows_at
 from manifests.rows import Item, RowValidator, Sample
 from manifests.schema import REQUEST_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder
@@ -25,6 +25,9 @@ _NUM_CHUNKS_PER_ACTOR = 4
 _NUM_CHUNKS_WITH_ACTOR = 2
 
 _NUM_ROWS_SORTED_TOGETHER = 8192
+_NUM_BYTES_SORTED = 64 * 2**20
+_NUM_BYTES_PER_CHUNK = 64 * 2**20
+"""About; one row may have more."""
 
 _NUM_READING_TASKS = 2
 """Enough for thousands of rows a second; more would only take processors from actors that start."""
@@ -76,7 +79,7 @@ class ModelPipeline:
         batch = self.spec.batch or self.spec.settings.reference_batch or 1
         fair_share = math.ceil(num_items / (self.num_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
         # whole batches, so that only the last is short
-        chunk_size = min(max(self.num_items_per_chunk, batch), fair_share)
+        chunk_size = min(max(self.num_items_per_chunk, batch), fair_share, _num_rows_per_chunk(work, batch))
         reading = TaskPoolStrategy(_NUM_READING_TASKS)
         requests = ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work)).map_batches(
             self._read,
@@ -114,24 +117,32 @@ class ModelPipeline:
 
     def _read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         work: Work = batch["work"][0]
-        name = f"row group {work.row_group.index} of {work.row_group.file}"
+        name = f"row group {work.row_group.index} of {work.row_group.file.name}"
         yield from self.spec.reader.steps(name, self._requests(work))
 
     def _requests(self, work: Work) -> Iterator[pa.Table]:
         """Requests of a row group, sorted by shape within each few thousand, so that chunks hold few shapes."""
-        wanted = set(zip(work.row_numbers.tolist(), work.sample_indices.tolist(), strict=True))
-        rows_wanted = set(work.row_numbers.tolist())
+        wanted = _indices_by_row(work)
         schema = arrow_schema(REQUEST_COLUMNS, self.extra)
         samples: list[tuple[Item, Sample]] = []
-        for row_number, row in read_rows(work.row_group):
-            if row_number in rows_wanted:
+        extra: list[pa.Table] = []
+        for rows, places in rows_at(work.row_group, work.row_numbers):
+            here: list[tuple[Item, Sample]] = []
+            place_of_sample: list[int] = []
+            for place, row in zip(places, rows.identified(places), strict=True):
                 item = self.validator.item(row)
-                samples += [(item, sample) for sample in item.samples if (row_number, sample.sample_index) in wanted]
-            if len(samples) >= _NUM_ROWS_SORTED_TOGETHER:
-                yield _sorted_requests(samples, schema)
-                samples = []
+                sample_indices = wanted[rows.first_row + place]
+                here += [(item, sample) for sample in item.samples if sample.sample_index in sample_indices]
+                place_of_sample += [place] * (len(here) - len(place_of_sample))
+            for carried in rows.carried(place_of_sample, self.extra):
+                extra.append(carried)
+                samples += here[: carried.num_rows]
+                here = here[carried.num_rows :]
+                if len(samples) >= _NUM_ROWS_SORTED_TOGETHER or sum(some.nbytes for some in extra) >= _NUM_BYTES_SORTED:
+                    yield _sorted_requests(samples, pa.concat_tables(extra), schema)
+                    samples, extra = [], []
         if samples:
-            yield _sorted_requests(samples, schema)
+            yield _sorted_requests(samples, pa.concat_tables(extra), schema)
 
     def _store(self, rendered: pa.Table) -> pa.Table:
         from actors.uploader import store
@@ -207,24 +218,50 @@ class _Renderer:
         return self._renderer(chunk)
 
 
-def _sorted_requests(samples: list[tuple[Item, Sample]], schema: pa.Schema) -> pa.Table:
-    samples.sort(key=lambda pair: pair[0].settled.shape)
-    own: dict[str, list[Any]] = {
-        "id": [item.id for item, _ in samples],
-        "sample_index": [sample.sample_index for _, sample in samples],
-        "prompt": [item.prompt for item, _ in samples],
-        "seed": [sample.seed for _, sample in samples],
-        "request_hash": [sample.request_hash for _, sample in samples],
-    }
-    own |= {name: [item.extra.get(name) for item, _ in samples] for name in schema.names[len(REQUEST_COLUMNS) :]}
-    # most samples share the rest: it is written out once and looked up
-    settled = {id(item.settled): item.settled for item, _ in samples}
-    numbers = {key: number for number, key in enumerate(settled)}
-    number_of_sample = pa.array([numbers[id(item.settled)] for item, _ in samples])
+def _num_rows_per_chunk(work: list[Work], batch: int) -> int:
+    """How many of the heaviest rows a chunk may hold, by the files' footers: whole batches, where one has room."""
+    groups = [part.row_group for part in work]
+    heaviest = max((group.num_bytes / group.num_rows for group in groups if group.num_rows), default=0)
+    num_rows = max(1, int(_NUM_BYTES_PER_CHUNK / max(1, heaviest)))
+    return num_rows if num_rows < batch else num_rows // batch * batch
 
-    def column(field: pa.Field) -> pa.Array:
+
+def _indices_by_row(work: Work) -> dict[int, set[int]]:
+    """The sample indices that are wanted of every row, by row number."""
+    wanted: dict[int, set[int]] = {}
+    for row_number, sample_index in zip(work.row_numbers.tolist(), work.sample_indices.tolist(), strict=True):
+        wanted.setdefault(row_number, set()).add(sample_index)
+    return wanted
+
+
+def _sorted_requests(samples: list[tuple[Item, Sample]], extra: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Requests by shape.
+
+    Args:
+        extra: the manifest's own columns, a row a sample.
+        schema: to return.
+    """
+    order = sorted(range(len(samples)), key=lambda place: samples[place][0].settled.shape)
+    in_order = [samples[place] for place in order]
+    if extra.num_columns and order != list(range(len(order))):
+        extra = extra.take(pa.array(order, pa.int64()))
+    own: dict[str, list[Any]] = {
+        "id": [item.id for item, _ in in_order],
+        "sample_index": [sample.sample_index for _, sample in in_order],
+        "prompt": [item.prompt for item, _ in in_order],
+        "seed": [sample.seed for _, sample in in_order],
+        "request_hash": [sample.request_hash for _, sample in in_order],
+    }
+    # most samples share the rest: it is written out once and looked up
+    settled = {id(item.settled): item.settled for item, _ in in_order}
+    numbers = {key: number for number, key in enumerate(settled)}
+    number_of_sample = pa.array([numbers[id(item.settled)] for item, _ in in_order])
+
+    def column(field: pa.Field) -> pa.Array | pa.ChunkedArray:
         if field.name in own:
             return pa.array(own[field.name], field.type)
+        if field.name in extra.schema.names:
+            return extra[field.name]
         return pa.array([some.fields[field.name] for some in settled.values()], field.type).take(number_of_sample)
 
     return pa.table([column(field) for field in schema], schema)

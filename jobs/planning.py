@@ -1,11 +1,11 @@
 """What a job will do: reads its manifest once, and finds what is new, finished, double and rejected."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import starmap
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,13 @@ from jobs.outstanding import Outstanding, by_row_group
 from manifests.errors import one_line
 from manifests.hash_set import HASH, HashSet, as_numpy, hashes_of_hex
 from manifests.identity import item_key
-from manifests.prompts import Manifest, RowGroup, read_rows, row_as_json
+from manifests.prompts import Manifest, row_as_json
 from manifests.retries import is_passing
+from manifests.row_groups import MAX_ROW_BYTES, RowGroup, Rows, read, rows_at
 from manifests.rows import RowProblem, RowValidator, content_hash
 from manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
 from manifests.secrets import mask_secrets
+from manifests.storage import is_local
 
 _SCAN_SCHEMA = pa.schema(
     [
@@ -38,6 +40,17 @@ _REJECTED_SCHEMA = arrow_schema(REJECTED_COLUMNS)
 
 _NUM_ROWS_READ_HERE = 100_000
 """Up to so many rows the driver reads itself: a second's work, and processes for tasks take longer to start."""
+_NUM_ROWS_PER_TASK = 20_000
+"""Smaller row groups are read several by a task."""
+_NUM_THREADS = 16
+"""That the driver reads with, where files lie far away."""
+_NUM_TASKS_PER_CPU = 2
+_NUM_ROWS_OF_A_LIMIT = 16
+"""That are looked at first, where a few may be enough."""
+_Result = TypeVar("_Result")
+
+_TOO_LARGE = f"its own columns take {{:,}} bytes; a record carries up to {MAX_ROW_BYTES:,}"
+_CONFLICT = "id: {!r} stands in several rows with different content; give each its own"
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,8 @@ class Plan:
         shapes: counts by model and shape.
         num_duplicates: rows that say again what an earlier row says.
         num_rejected: rows, and unreadable files, that cannot be drawn.
-        num_not_in_manifest: samples that have a record, and that no valid row asks for any more.
+        num_not_in_manifest: samples that have a record, and that no valid row asks for any more; 0 if a limit ended the
+            reading before the manifest's end.
     """
 
     outstanding: Outstanding
@@ -145,19 +159,12 @@ def make_plan(
 
     Args:
         rejected: takes the rows that cannot be drawn.
-        limit: only the manifest's first so many samples.
+        limit: only the manifest's first N samples; what comes after them is not read.
         retry_failures: draw what failed before once more.
     """
     for file, reason in manifest.unreadable.items():
         rejected.add(_rejected_file(file, reason))
-    scans = []
-    numbered = [(row_group, number) for number, row_group in enumerate(manifest.row_groups)]
-    for scan, rejected_rows in _map_row_groups(_Scan(validator), numbered):
-        scans.append(scan)
-        rejected.add(rejected_rows)
-    scanned = pa.concat_tables([_SCAN_SCHEMA.empty_table(), *scans])
-
-    is_first, in_conflict = _doubles(manifest, scanned)
+    scanned, is_first, in_conflict, is_whole = _scan(manifest, validator, rejected, limit)
     num_duplicates = _num_rows(scanned, ~is_first & ~in_conflict)
     for rejected_rows in _reject_conflicts(manifest, scanned.filter(pa.array(in_conflict))):
         rejected.add(rejected_rows)
@@ -167,7 +174,7 @@ def make_plan(
     is_finished = is_valid & HashSet(as_numpy(standing.finished)).contains(hashes)
     is_failed = is_valid & ~is_finished & HashSet(as_numpy(standing.failed)).contains(hashes)
     is_changed = is_valid & ~is_finished & HashSet(as_numpy(standing.keys)).contains(as_numpy(scanned["key"]))
-    num_gone = len(standing.keys) - int((is_finished | is_changed).sum())
+    num_gone = len(standing.keys) - int((is_finished | is_changed).sum()) if is_whole else 0
     is_asked_for = is_valid & (np.cumsum(is_valid) <= (len(is_valid) if limit is None else limit))
     is_to_do = is_asked_for & ~is_finished & (retry_failures | ~is_failed)
     models = list(validator.models)
@@ -187,6 +194,42 @@ def make_plan(
     )
 
 
+def _scan(
+    manifest: Manifest, validator: RowValidator, rejected: Rejections, limit: int | None
+) -> tuple[pa.Table, np.ndarray, np.ndarray, bool]:
+    """Read rows until there are enough.
+
+    Args:
+        limit: how many samples of valid rows are enough; None: all.
+
+    Returns:
+        The samples (`_SCAN_SCHEMA`); for each, whether its row is the first with its id, and whether rows of its id
+        differ; and whether all rows were read.
+    """
+    tables, num_samples, num_enough = [_SCAN_SCHEMA.empty_table()], 0, limit or 0
+    for scan, rejected_rows in _scans(manifest, _Scan(validator), limit):
+        tables.append(scan)
+        rejected.add(rejected_rows)
+        num_samples += scan.num_rows
+        if limit is not None and num_samples >= num_enough:
+            scanned = pa.concat_tables(tables)
+            is_first, in_conflict = _doubles(manifest, scanned)
+            if int((is_first & ~in_conflict).sum()) >= limit:
+                return scanned, is_first, in_conflict, False
+            num_enough = 2 * num_samples
+    scanned = pa.concat_tables(tables)
+    return scanned, *_doubles(manifest, scanned), True
+
+
+def _scans(manifest: Manifest, scan: "_Scan", limit: int | None) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """What the scan of all row groups gives, in their order."""
+    if limit is not None and limit <= _NUM_ROWS_READ_HERE:  # no row group is read further than need be
+        for number, row_group in enumerate(manifest.row_groups):
+            yield from scan.parts(row_group, number, max(_NUM_ROWS_OF_A_LIMIT, limit))
+        return
+    yield from _map_row_groups(scan, [(row_group, number) for number, row_group in enumerate(manifest.row_groups)])
+
+
 class _Scan:
     """The task that reads a row group: hashes of its valid rows, and its rejected rows."""
 
@@ -195,25 +238,68 @@ class _Scan:
         self._model_numbers = {model: number for number, model in enumerate(validator.models)}
 
     def __call__(self, row_group: RowGroup, number: int) -> tuple[pa.Table, pa.Table]:
-        samples: list[tuple[int, int, int, Shape, bytes, str]] = []
-        rejected: list[dict[str, Any]] = []
+        scans, rejected = zip(*self.parts(row_group, number), strict=True)
+        return pa.concat_tables(scans), pa.concat_tables(rejected)
+
+    def parts(
+        self, row_group: RowGroup, number: int, num_rows: int | None = None
+    ) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """The results of some rows after the other, at most `num_rows` at first and ever more if more are asked for."""
+        yield _SCAN_SCHEMA.empty_table(), _REJECTED_SCHEMA.empty_table()
+        row_number = row_group.first_row
         try:
-            for row_number, row in read_rows(row_group):
-                try:
-                    item = self._validator.item(row)
-                except RowProblem as problem:
-                    rejected.append(_rejected_row(row_group.file, row_number, row, str(problem)))
-                    continue
-                model, shape = self._model_numbers[item.settled.fields["model"]], item.settled.shape
-                for sample_index, _, request_hash in item.samples:
-                    key = item_key(item.id, sample_index)
-                    samples.append((row_number, sample_index, model, shape, key, request_hash))
-        except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+            for rows in read(row_group):
+                start, end = 0, len(rows.own)
+                while start < end:
+                    stop = min(end, start + (num_rows or end))
+                    yield self._part(row_group, number, rows, range(start, stop))
+                    start, num_rows = stop, num_rows and 2 * num_rows
+                row_number += end
+        except Exception as error:
             if is_passing(error):
                 raise
-            reason = f"row group {row_group.index} cannot be read: {one_line(error)}"
-            return _SCAN_SCHEMA.empty_table(), _rejected_file(row_group.file, reason)
-        return _as_scan(number, samples), pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
+            where = f"row group {row_group.index} cannot be read from row {row_number} on"
+            yield _SCAN_SCHEMA.empty_table(), _rejected_file(row_group.file.name, f"{where}: {one_line(error)}")
+
+    def _part(self, row_group: RowGroup, number: int, rows: Rows, among: Sequence[int]) -> tuple[pa.Table, pa.Table]:
+        samples: list[tuple[int, int, int, Shape, bytes, str]] = []
+        too_large = rows.too_large() if row_group.may_have_large_rows else {}
+        problems = {place: _TOO_LARGE.format(size) for place, size in too_large.items() if place in among}
+        places = [place for place in among if place not in too_large]
+        for place, row in zip(places, rows.identified(places), strict=True):
+            try:
+                item = self._validator.item(row)
+            except RowProblem as problem:
+                problems[place] = str(problem)
+                continue
+            model, shape = self._model_numbers[item.settled.fields["model"]], item.settled.shape
+            for sample_index, _, request_hash in item.samples:
+                key = item_key(item.id, sample_index)
+                samples.append((rows.first_row + place, sample_index, model, shape, key, request_hash))
+        return _as_scan(number, samples), _rejected_rows(row_group, rows, problems, too_large)
+
+
+def _rejected_rows(
+    row_group: RowGroup, rows: Rows, problems: Mapping[int, str], without_extra: Collection[int] = ()
+) -> pa.Table:
+    """Rows for `rejected/`, with all their columns.
+
+    Args:
+        problems: by the rows' places.
+        without_extra: places of rows of which only the manifest's columns are shown.
+    """
+    places = sorted(problems)
+    whole = rows.whole([place for place in places if place not in without_extra])
+    rejected = [
+        {
+            "file": mask_secrets(row_group.file.name),
+            "row_number": rows.first_row + place,
+            "reason": problems[place],
+            "row": row_as_json(rows.own[place] if place in without_extra else next(whole)),
+        }
+        for place in places
+    ]
+    return pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
 
 
 def _as_scan(row_group: int, samples: list[tuple[int, int, int, Shape, bytes, str]]) -> pa.Table:
@@ -233,24 +319,58 @@ def _as_scan(row_group: int, samples: list[tuple[int, int, int, Shape, bytes, st
     return pa.table(columns, _SCAN_SCHEMA)
 
 
-def _map_row_groups(function: Callable[..., Any], arguments: list[tuple[RowGroup, Any]]) -> Iterator[Any]:
+def _map_row_groups(function: Callable[..., _Result], arguments: Sequence[tuple[RowGroup, Any]]) -> Iterator[_Result]:
     """Run a function over row groups, as Ray tasks where they are large, and yield its results in order."""
     if sum(row_group.num_rows for row_group, _ in arguments) <= _NUM_ROWS_READ_HERE:
-        yield from starmap(function, arguments)
+        yield from _map_here(function, arguments)
         return
-    task = ray.remote(num_cpus=1)(_call)
+    task: Any = ray.remote(num_cpus=1)(_call)
     shared = ray.put(function)
-    waiting = deque(task.remote(shared, *given) for given in arguments)
+    num_waiting = max(_NUM_THREADS, int(_NUM_TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
+    waiting: deque[Any] = deque()
+    for parts in _of_one_task(arguments):
+        waiting.append(task.remote(shared, parts))
+        if len(waiting) >= num_waiting:
+            yield from _result_of(waiting.popleft())
     while waiting:
-        try:
-            result = ray.get(waiting.popleft())
-        except RayTaskError as error:
-            raise error.cause from error  # what a store raised, so that callers know it
-        yield result
+        yield from _result_of(waiting.popleft())
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+def _map_here(function: Callable[..., _Result], arguments: Sequence[tuple[RowGroup, Any]]) -> Iterator[_Result]:
+    is_near = all(row_group.file.content is not None or is_local(row_group.file.url) for row_group, _ in arguments[:1])
+    if is_near or len(arguments) == 1:
+        yield from (function(*given) for given in arguments)
+        return
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        waiting: deque[Future[_Result]] = deque()
+        for given in arguments:
+            waiting.append(threads.submit(function, *given))
+            if len(waiting) >= _NUM_THREADS:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
+
+
+def _of_one_task(arguments: Sequence[tuple[RowGroup, Any]]) -> Iterator[list[tuple[RowGroup, Any]]]:
+    """Consecutive row groups that make up enough rows for a task."""
+    parts: list[tuple[RowGroup, Any]] = []
+    for given in arguments:
+        parts.append(given)
+        if sum(row_group.num_rows for row_group, _ in parts) >= _NUM_ROWS_PER_TASK:
+            yield parts
+            parts = []
+    if parts:
+        yield parts
+
+
+def _result_of(task: Any) -> Any:
+    try:
+        return ray.get(task)
+    except RayTaskError as error:
+        raise error.cause from error  # what a store raised, so that callers know it
+
+
+def _call(function: Callable[..., _Result], parts: list[tuple[RowGroup, Any]]) -> list[_Result]:
+    return list(_map_here(function, parts))
 
 
 def _doubles(manifest: Manifest, scanned: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -282,13 +402,14 @@ def _contents(manifest: Manifest, rows: pa.Table) -> np.ndarray:
     return as_numpy(pa.chunked_array(hashes, HASH))
 
 
-def _content_hashes(row_group: RowGroup, row_numbers: set[int]) -> pa.Array:
-    return pa.array([content_hash(row) for number, row in read_rows(row_group) if number in row_numbers], HASH)
+def _content_hashes(row_group: RowGroup, row_numbers: np.ndarray) -> pa.Array:
+    wanted = rows_at(row_group, row_numbers)
+    return pa.array([content_hash(row) for rows, places in wanted for row in rows.whole(places)], HASH)
 
 
-def _places(manifest: Manifest, rows: pa.Table) -> list[tuple[RowGroup, set[int]]]:
+def _places(manifest: Manifest, rows: pa.Table) -> list[tuple[RowGroup, np.ndarray]]:
     """Where rows are to be read again."""
-    return [(work.row_group, set(work.row_numbers.tolist())) for work in by_row_group(rows, manifest.row_groups)]
+    return [(work.row_group, work.row_numbers) for work in by_row_group(rows, manifest.row_groups)]
 
 
 def _num_rows(scanned: pa.Table, is_chosen: np.ndarray) -> int:
@@ -319,22 +440,12 @@ def _reject_conflicts(manifest: Manifest, samples: pa.Table) -> Iterator[pa.Tabl
     return _map_row_groups(_reject_rows, _places(manifest, samples))
 
 
-def _reject_rows(row_group: RowGroup, row_numbers: set[int]) -> pa.Table:
-    rejected = [
-        _rejected_row(
-            row_group.file,
-            row_number,
-            row,
-            f"id: {row.get('id')!r} stands in several rows with different content; give each its own",
-        )
-        for row_number, row in read_rows(row_group)
-        if row_number in row_numbers
-    ]
-    return pa.Table.from_pylist(rejected, _REJECTED_SCHEMA)
-
-
-def _rejected_row(file: str, row_number: int, row: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    return {"file": mask_secrets(file), "row_number": row_number, "reason": reason, "row": row_as_json(row)}
+def _reject_rows(row_group: RowGroup, row_numbers: np.ndarray) -> pa.Table:
+    found = [_REJECTED_SCHEMA.empty_table()]
+    for rows, places in rows_at(row_group, row_numbers):
+        problems = {place: _CONFLICT.format(rows.own[place].get("id")) for place in places}
+        found.append(_rejected_rows(row_group, rows, problems))
+    return pa.concat_tables(found)
 
 
 def _rejected_file(file: str, reason: str) -> pa.Table:

@@ -1,50 +1,61 @@
-"""Reads manifests: finds the files, and streams their rows with file and row number."""
+"""Opens manifests: finds the files, and holds them to what their footers, names and folders say."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import types
 
+from manifests.arrow_types import carried_type, common_type
 from manifests.errors import UserError, one_line
+from manifests.files import ManifestFile, find_files
+from manifests.footers import expanding_column, largest_row, memory_of, open_parquet, read_whole
 from manifests.retries import is_passing, patience
-from manifests.schema import MANIFEST_COLUMNS, RESERVED_NAMES
-from manifests.storage import first_contact, masked_errors, open_filesystem
+from manifests.row_groups import MAX_ROW_BYTES, RowGroup, is_pandas_index
+from manifests.schema import INTERNAL_PREFIX, MANIFEST_COLUMNS, MANIFEST_NAMES, RESERVED_NAMES
+from manifests.storage import first_contact
 
-_MANIFEST_NAMES = frozenset(column.name for column in MANIFEST_COLUMNS)
 _NUM_FOOTER_THREADS = 32
-_NUM_ROWS_PER_READ = 8192
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """A row group of a manifest file: the unit in which tasks read."""
-
-    file: str
-    index: int
-    first_row: int
-    num_rows: int
-    patience_seconds: float = 0.0
+_NUM_BYTES_KEPT = 64 * 2**20
+"""Of all files that are small and far away: what is read for their footers need not be asked for again."""
+_NUM_BYTES_OF_A_SMALL_FILE = 2**16
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+_MAX_JSON_LENGTH = 10_000
+_CUT_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest holds, from its files' footers alone.
+    """A manifest as its files' footers describe it.
 
     Attributes:
         row_groups: in the order of files and rows.
-        extra: the user's own columns, in name order, with their types.
+        extra: the user's own columns, in name order, with the types in which records carry them.
         unreadable: files that are no manifest, with the reason.
     """
 
     row_groups: list[RowGroup]
     extra: pa.Schema
     unreadable: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Footer:
+    """A file that can be read, its footer, and its own columns with the types in which records carry them."""
+
+    file: ManifestFile
+    metadata: pq.FileMetaData
+    extra: Mapping[str, pa.DataType]
+
+
+class _NoManifest(Exception):
+    """Why a file cannot be read as a manifest, in words."""
 
 
 def open_manifest(url: str, patience_seconds: float = 0.0) -> Manifest:
@@ -57,96 +68,182 @@ def open_manifest(url: str, patience_seconds: float = 0.0) -> Manifest:
     Raises:
         UserError: nothing there, no readable file, or extra columns that no record could carry.
     """
-    filesystem, path = open_filesystem(url)
     with first_contact(f"manifest {url}: cannot be read"):
-        if any(character in path for character in "*?["):
-            files = sorted(filesystem.glob(path))
-        elif filesystem.isdir(path):
-            files = sorted(filesystem.glob(f"{path.rstrip('/')}/**/*.parquet"))
-        else:
-            files = [path] if filesystem.exists(path) else []
-    if not files:
-        raise UserError(f"manifest {url}: no such file, folder with *.parquet files, or glob with a match")
-
-    files = [filesystem.unstrip_protocol(file) if "://" in url else str(file) for file in files]
-    with ThreadPoolExecutor(_NUM_FOOTER_THREADS) as threads:
-        footers = list(threads.map(partial(patience(patience_seconds), _read_footer), files))
-    unreadable = {file: footer for file, footer in zip(files, footers, strict=True) if isinstance(footer, str)}
-    readable = {file: footer for file, footer in zip(files, footers, strict=True) if not isinstance(footer, str)}
-    if not readable:
-        file, reason = next(iter(unreadable.items()))
-        raise UserError(f"manifest {file}: {reason}")
-
-    row_groups = []
-    for file, footer in readable.items():
-        first_row = 0
-        for index in range(footer.num_row_groups):
-            num_rows = footer.row_group(index).num_rows
-            row_groups.append(RowGroup(file, index, first_row, num_rows, patience_seconds))
-            first_row += num_rows
+        files = find_files(url)
+    footers, unreadable = _read_footers(_with_whole_numbers(files), patience_seconds)
+    if not footers:
+        name, reason = next(iter(unreadable.items()))
+        raise UserError(f"manifest {name}: {reason}")
+    row_groups = [group for footer in footers for group in _row_groups(footer, patience_seconds)]
     if not any(group.num_rows for group in row_groups):
         raise UserError(f"manifest {url}: it has no rows")
-    extra = _extra_columns({file: footer.schema.to_arrow_schema() for file, footer in readable.items()})
-    return Manifest(row_groups, extra, unreadable)
+    return Manifest(row_groups, _extra_columns(footers), unreadable)
 
 
-def _read_footer(file: str) -> "pq.FileMetaData | str":
-    filesystem, path = open_filesystem(file)
+def _read_footers(files: list[ManifestFile], patience_seconds: float) -> tuple[list[_Footer], dict[str, str]]:
+    """The footers of the files that can be read, and the reasons for the others by name."""
+    sizes = [_NUM_BYTES_OF_A_SMALL_FILE if file.num_bytes is None else file.num_bytes for file in files]
+    num_bytes = sum(size for size in sizes if size <= _NUM_BYTES_OF_A_SMALL_FILE)
+    read = partial(_footer_or_reason, keeps_content=num_bytes <= _NUM_BYTES_KEPT)
+    with ThreadPoolExecutor(_NUM_FOOTER_THREADS) as threads:
+        found = list(threads.map(partial(patience(patience_seconds), read), files))
+    footers = [footer for footer in found if isinstance(footer, _Footer)]
+    return footers, {file.name: reason for file, reason in zip(files, found, strict=True) if isinstance(reason, str)}
+
+
+def _footer_or_reason(file: ManifestFile, keeps_content: bool) -> "_Footer | str":
     try:
-        with filesystem.open(path, "rb") as opened:
-            metadata = pq.read_metadata(opened)
-    except (pa.ArrowInvalid, OSError) as error:
+        content = read_whole(file)
+        with open_parquet(file, content) as parquet:
+            metadata = parquet.metadata
+        schema = metadata.schema.to_arrow_schema()
+        extra = _checked(file, metadata, schema)
+    except _NoManifest as problem:
+        return str(problem)
+    except UserError:
+        raise
+    except Exception as error:
         if is_passing(error):
             raise
         return f"not a readable Parquet file: {one_line(error)}"
-    names = metadata.schema.to_arrow_schema().names
-    if "prompt" not in names:
-        return f"no column `prompt`, which is the one required; it has {', '.join(names)}"
-    return metadata
+    is_kept = keeps_content and content is not None and len(content) <= _NUM_BYTES_OF_A_SMALL_FILE
+    return _Footer(replace(file, content=content if is_kept else None), metadata, extra)
 
 
-def _extra_columns(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
-    fields: dict[str, pa.Field] = {}
-    for file, schema in schemas.items():
-        for field in schema:
-            if field.name in _MANIFEST_NAMES:
-                continue
-            if field.name in RESERVED_NAMES:
+def _checked(file: ManifestFile, metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The columns of a file that are the user's own, with the types in which records carry them.
+
+    Raises:
+        _NoManifest: the file cannot be read as a manifest.
+    """
+    partitions = dict(file.partitions)
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise _NoManifest(f"it has two columns `{twice}`; leave one, or rename one")
+    if "prompt" not in {*schema.names, *partitions}:
+        raise _NoManifest(f"no column `prompt`, which is the one required; it has {', '.join(schema.names)}")
+    for name in partitions.keys() & {*schema.names}:
+        _check_partition(name, partitions[name], metadata)
+    expanding = expanding_column(metadata)
+    if expanding is not None:
+        raise _NoManifest(f"column `{expanding}` holds lists that take over a thousand times their size in the file")
+    extra = {name: _partition_type(partitions[name]) for name in partitions.keys() - MANIFEST_NAMES}
+    for field in schema:
+        if field.name in partitions or is_pandas_index(field.name):
+            continue
+        if field.name in MANIFEST_NAMES:
+            _check_own_type(field)
+            continue
+        try:
+            extra[field.name] = carried_type(field.type)
+        except ValueError as error:
+            raise _NoManifest(f"column `{field.name}`: {error}") from error
+    return extra
+
+
+def _check_own_type(field: pa.Field) -> None:
+    """Refuse a type in which no value of a column of the manifest's can be right."""
+    data_type = field.type
+    kinds = [kind for kind in _KINDS[field.name] if _HAS_KIND[kind](carried_type(data_type))]
+    if not kinds and not (types.is_null(data_type) and field.name != "prompt"):
+        raise _NoManifest(f"column `{field.name}` is {data_type}; it has to be {' or '.join(_KINDS[field.name])}")
+
+
+def _is_number(data_type: pa.DataType) -> bool:
+    return types.is_integer(data_type) or types.is_floating(data_type) or types.is_decimal(data_type)
+
+
+_HAS_KIND = {
+    "text": lambda data_type: types.is_string(data_type) or types.is_large_string(data_type),
+    "a number": _is_number,
+    "a UUID": lambda data_type: data_type == pa.binary(16),
+}
+_KINDS = {column.name: ["text"] if types.is_string(column.type) else ["a number"] for column in MANIFEST_COLUMNS} | {
+    "id": ["text", "a number", "a UUID"]
+}
+
+
+def _check_partition(name: str, value: str | int | None, metadata: pq.FileMetaData) -> None:
+    """Refuse a column of the file that may say other than its folder's name does."""
+    index = metadata.schema.names.index(name)
+    for number in range(metadata.num_row_groups):
+        chunk = metadata.row_group(number).column(index)
+        found = chunk.statistics
+        is_same = found is not None and found.has_min_max and not found.null_count and found.min == found.max
+        if not is_same or str(found.min) != str(value):
+            raise _NoManifest(f"column `{name}` stands in the file and in its folder's name, {name}={value}; leave one")
+
+
+def _partition_type(value: str | int | None) -> pa.DataType:
+    return pa.null() if value is None else pa.string() if isinstance(value, str) else pa.int64()
+
+
+def _with_whole_numbers(files: list[ManifestFile]) -> list[ManifestFile]:
+    """Turn columns that folders give into whole numbers where all folders have one, and numbers where one is needed."""
+    values: dict[str, set[str | int | None]] = {}
+    for file in files:
+        for name, value in file.partitions:
+            values.setdefault(name, set()).add(value)
+    are_whole = {name for name, found in values.items() if all(v is None or _WHOLE.fullmatch(str(v)) for v in found)}
+
+    def typed(name: str, value: Any) -> Any:
+        if value is None or (_KINDS.get(name, ["text"])[0] == "text" and name in MANIFEST_NAMES):
+            return value
+        if name in are_whole:
+            return int(value)
+        try:
+            return float(value) if name in MANIFEST_NAMES else value
+        except ValueError:
+            return value
+
+    return [replace(file, partitions=tuple((name, typed(name, v)) for name, v in file.partitions)) for file in files]
+
+
+def _row_groups(footer: _Footer, patience_seconds: float) -> Iterator[RowGroup]:
+    first_row = 0
+    for index in range(footer.metadata.num_row_groups):
+        num_rows = footer.metadata.row_group(index).num_rows
+        yield RowGroup(
+            file=footer.file,
+            index=index,
+            first_row=first_row,
+            num_rows=num_rows,
+            num_bytes=memory_of(footer.metadata, index),
+            may_have_large_rows=largest_row(footer.metadata, index) > MAX_ROW_BYTES,
+            patience_seconds=patience_seconds,
+        )
+        first_row += num_rows
+
+
+def _extra_columns(footers: list[_Footer]) -> pa.Schema:
+    """The own columns of all files, each in the type that holds what every file has in it."""
+    found: dict[str, pa.DataType] = {}
+    for footer in footers:
+        for name, data_type in footer.extra.items():
+            if name in RESERVED_NAMES or name.startswith(INTERNAL_PREFIX):
                 raise UserError(
-                    f"manifest {file}: column `{field.name}` is the name of a record's own column; rename it"
+                    f"manifest {footer.file.name}: column `{name}` is the name of a record's own column; rename it"
                 )
-            carried = pa.field(field.name, _plain_type(field.type))
-            known = fields.setdefault(field.name, carried)
-            if known.type != carried.type:
+            common = common_type(found.get(name, data_type), data_type)
+            if common is None:
                 raise UserError(
-                    f"manifest {file}: column `{field.name}` is {carried.type}, but {known.type} in another file of it"
+                    f"manifest {footer.file.name}: column `{name}` is {data_type}, "
+                    f"but {found[name]} in another file of it"
                 )
-    return pa.schema([fields[name] for name in sorted(fields)])
-
-
-def _plain_type(data_type: pa.DataType) -> pa.DataType:
-    return data_type.value_type if pa.types.is_dictionary(data_type) else data_type
-
-
-def read_rows(row_group: RowGroup) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Stream a row group as (row number in the file, row); holds a few thousand rows at a time."""
-    row_number, num_batches = row_group.first_row, 0
-    with masked_errors():
-        for attempt in patience(row_group.patience_seconds):
-            with attempt:
-                for batch in islice(_batches(row_group), num_batches, None):
-                    for row in batch.to_pylist():
-                        yield row_number, row
-                        row_number += 1
-                    num_batches += 1
-
-
-def _batches(row_group: RowGroup) -> Iterator[pa.RecordBatch]:
-    filesystem, path = open_filesystem(row_group.file)
-    with filesystem.open(path, "rb") as opened, pq.ParquetFile(opened) as parquet:
-        yield from parquet.iter_batches(_NUM_ROWS_PER_READ, row_groups=[row_group.index])
+            found[name] = common
+    return pa.schema([(name, found[name]) for name in sorted(found)])
 
 
 def row_as_json(row: Mapping[str, Any]) -> str:
-    """A manifest row as it was, for `rejected/`."""
-    return json.dumps(row, ensure_ascii=False, default=str)
+    """A manifest row as it was, for `rejected/`; of a very long row, values are cut."""
+    text = _json(row)
+    if len(text) <= _MAX_JSON_LENGTH:
+        return text
+    texts = {name: _json(value) for name, value in row.items()}
+    return _json(
+        {name: row[name] if len(text) <= _CUT_LENGTH else f"{text[:_CUT_LENGTH]}…" for name, text in texts.items()}
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

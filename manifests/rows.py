@@ -4,13 +4,18 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from manifests import identity
 from manifests.schema import ModelContract, Shape
+from manifests.values import Unreadable
 
 MAX_SEED = 2**63 - 1
+_FIRST_ROUNDED = 2**53
+"""From here on a float64 may stand for another whole number that was rounded."""
 MAX_NUM_SAMPLES = 10_000
 """Of one row; a slip of the pen beyond that would fill a worker's memory."""
 
@@ -43,13 +48,12 @@ class Settled:
 
 
 class Item(NamedTuple):
-    """A valid row: what it asks for, and the user's own columns."""
+    """What a valid row asks for."""
 
     id: str
     prompt: str
     settled: Settled
     samples: list[Sample]
-    extra: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ class RowValidator:
     def item(self, row: Mapping[str, Any]) -> Item:
         """The item in a row.
 
+        Args:
+            row: by column; of one without an id the user's own columns, too, as they are part of what it is named by.
+
         Raises:
             RowProblem: the row cannot be drawn; the message says why and what would be right.
         """
@@ -87,7 +94,7 @@ class RowValidator:
             sample_seed = identity.sample_seed(self.job_seed, item_id, sample_index, seed)
             request_hash = settled.hasher(item_id, prompt, sample_index, sample_seed)
             samples.append(Sample(sample_index, sample_seed, request_hash))
-        return Item(item_id, prompt, settled, samples, extra)
+        return Item(item_id, prompt, settled, samples)
 
     def _model(self, name: str | None) -> str:
         name = name or self.default_model
@@ -136,25 +143,44 @@ def _settle(contract: ModelContract, model: str, given: tuple[tuple[str, Any], .
 def _text(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    raise RowProblem(f"{name}: expected text, got {value!r} ({type(value).__name__})")
+    raise _wrong(name, "text", value)
+
+
+def _wrong(name: str, expected: str, value: Any) -> RowProblem:
+    if isinstance(value, Unreadable):
+        return RowProblem(f"{name}: {value.problem}")
+    return RowProblem(f"{name}: expected {expected}, got {value!r} ({type(value).__name__})")
 
 
 def _id(name: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, UUID):
         return str(value)
-    return _text(name, value)
+    value = value if isinstance(value, str) else _without_point(name, value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(name, value)
+
+
+def _without_point(name: str, value: Any) -> Any:
+    """A whole number as int where it stands in a column of floating-point or decimal numbers; else the value itself.
+
+    pandas writes a column of whole numbers with nulls as floats, DuckDB its large ones as decimals.
+    """
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else value
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) >= _FIRST_ROUNDED:
+            raise RowProblem(f"{name}: {value!r} is too large to be exact in a floating-point column; use int64")
+        return int(value)
+    return value
 
 
 def _whole_number(minimum: int, maximum: int) -> Callable[[str, Any], int]:
     limits = re.sub("9223372036854775807$", "2^63-1", f"{minimum} … {maximum}")
 
     def read(name: str, value: Any) -> int:
-        if isinstance(value, float) and value.is_integer():
-            if abs(value) > 2**53:
-                raise RowProblem(f"{name}: {value!r} is too large to be exact in a floating-point column; use int64")
-            value = int(value)  # pandas writes a whole-number column with nulls as floats
+        if type(value) is not int:
+            value = _without_point(name, value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise RowProblem(f"{name}: expected a whole number, got {value!r} ({type(value).__name__})")
+            raise _wrong(name, "a whole number", value)
         if not minimum <= value <= maximum:
             raise RowProblem(f"{name}: {value} is outside {limits}")
         return value
@@ -163,8 +189,8 @@ def _whole_number(minimum: int, maximum: int) -> Callable[[str, Any], int]:
 
 
 def _number(name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise RowProblem(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
+    if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
+        raise _wrong(name, "a number", value)
     if not math.isfinite(value):
         raise RowProblem(f"{name}: {value} is not a finite number")
     return float(value) + 0.0  # no -0.0, which equals 0.0 and would hash otherwise

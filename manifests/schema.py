@@ -35,6 +35,8 @@ MANIFEST_COLUMNS = (
     Column("guidance_scale_2", pa.float64(), "Guidance of Wan's low-noise expert. Default: `guidance_scale`."),
 )
 
+MANIFEST_NAMES = frozenset(column.name for column in MANIFEST_COLUMNS)
+
 REQUEST_COLUMNS = (
     Column("id", pa.string(), "The item's id: the manifest's, else a hash of the row."),
     Column("sample_index", pa.int32(), "Which sample of the item, from 0."),

@@ -45,8 +45,11 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         filesystem, path = cast(
             tuple[fsspec.AbstractFileSystem, str], fsspec.core.url_to_fs(url, use_listings_cache=False)
         )
-    except (ValueError, ImportError) as error:
-        raise UserError(f"{url}: {one_line(error)}") from error
+    except Exception as error:  # each file system has errors of its own, as that of HDFS without Java
+        if is_passing(error):
+            raise
+        is_plain = isinstance(error, ValueError | ImportError | OSError)
+        raise UserError(f"{url}: {'' if is_plain else 'cannot be opened: '}{one_line(error)}") from error
     if MASK in secrets_in(url):
         raise UserError(f"{url}: {MASK} stands for a secret, which the file of a run leaves out; {_SECRETS_BELONG}")
     if "://" in url and "http" not in filesystem.protocol and secrets_in(f"://{path}"):
@@ -88,6 +91,9 @@ def is_local(url: str) -> bool:
 
 def absolute(url: str) -> str:
     """The URL as it is; a local path made absolute, because workers may run in another folder."""
+    chain, _, last = url.rpartition("::")
+    if chain and last:
+        return f"{chain}::{absolute(last)}"
     return os.path.abspath(open_filesystem(url)[1]) if is_local(url) else url.rstrip("/")
 
 

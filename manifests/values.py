@@ -1,11 +1,28 @@
 """Arrow values as Python objects, also those for which Python has none."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from manifests.arrow_types import with_inner_types
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value that a row cannot be read with.
+
+    Attributes:
+        shown: the value, or what can be shown of it.
+        problem: what is wrong with it.
+    """
+
+    shown: str
+    problem: str
+
+    def __str__(self) -> str:
+        return self.shown
 
 
 def python_values(array: pa.Array | pa.ChunkedArray) -> list[Any]:
@@ -15,16 +32,19 @@ def python_values(array: pa.Array | pa.ChunkedArray) -> list[Any]:
     a time in an unknown zone, bytes for a text that is not UTF-8.
     """
     try:
-        return array.to_pylist()
+        return (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).to_pylist()
     except (ValueError, OverflowError):
         return [_python_value(array.slice(index, 1)) for index in range(len(array))]
 
 
 def python_rows(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """The rows of a table, as `python_values` gives them."""
-    columns = [python_values(table.column(index)) for index in range(table.num_columns)]
-    for index in range(table.num_rows):
-        yield {name: column[index] for name, column in zip(table.schema.names, columns, strict=True)}
+    names = table.schema.names
+    if not names:
+        yield from ({} for _ in range(table.num_rows))
+        return
+    for values in zip(*map(python_values, table.columns), strict=True):
+        yield dict(zip(names, values, strict=True))
 
 
 def _python_value(value: pa.Array | pa.ChunkedArray) -> Any:
