@@ -6,13 +6,14 @@ While the file that HOLD_WHILE names is there, reads fail. Changes, by the mode 
 
 import asyncio
 import os
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 from mitmproxy import http
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_OF_THE_CONNECTION = {"content-length", "transfer-encoding", "expect", "connection"}
+"""Headers that are made anew for the request that is sent late."""
 
 
 class Holding:
@@ -43,12 +44,12 @@ class Holding:
         released = self._cut.with_name("release")
         while not released.exists():
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-        headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_THE_CONNECTION}
         sent = urllib.request.Request(request.url, request.raw_content, headers, method=request.method)
         try:
-            answer = await asyncio.to_thread(lambda: urllib.request.urlopen(sent).status)
-        except urllib.error.HTTPError as error:
-            answer = error.code
+            answer: object = await asyncio.to_thread(lambda: urllib.request.urlopen(sent).status)
+        except OSError as error:  # `HTTPError` is one, too
+            answer = error
         with self._cut.with_name("arrived-late").open("a") as file:
             file.write(f"{request.method} {request.path} {answer}\n")
 

@@ -28,7 +28,7 @@ _MAX_CHANGES_IN_ROLL_UP = 2
 _CLOCK_OFFSETS = (-3600, -45, 0, 45, 3600)
 _SECONDS_BETWEEN_TRIES = 1.0
 _SECONDS_TO_COME_BACK = 30.0
-_SECONDS_FOR_LATE_ARRIVALS = 1.0
+_SECONDS_FOR_LATE_ARRIVALS = 3.0
 _HELD, _LOST = 2, 1
 
 
@@ -94,7 +94,7 @@ class Takeovers:
             self._check_last(driver)
         late = self._notes / "arrived-late"
         if late.exists():
-            print(f"    {len(late.read_text().splitlines())} changes arrived late", flush=True)
+            print(f"    arrived late: {'; '.join(late.read_text().splitlines())[:500]}", flush=True)
             late.unlink()
         return where is not None
 
