@@ -99,11 +99,10 @@ def absolute(url: str) -> str:
 
 def check_can_be_output(url: str) -> None:
     """Raise a `UserError` for a store that files cannot be written to, or are lost in with the process."""
-    filesystem, _ = open_filesystem(url)
-    protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
     instead = "give a folder on a disk that every node sees, or an object store such as s3://bucket/folder"
     if "::" in url:
         raise UserError(f"output: {url} is one store within another, which cannot be written safely; {instead}")
+    protocols = {url.partition("://")[0]} if "://" in url else set()
     if protocols & _IN_ONE_PROCESS:
         raise UserError(f"output: {url} lives in the memory of one process, and is lost with it; {instead}")
     if protocols & _READ_ONLY:

@@ -1,5 +1,6 @@
 """The ledger on a local disk: what is committed is there once, whatever was interrupted."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from manifests.lease import Lease, newest_number
 from manifests.ledger import Ledger
 from manifests.rejected import RejectedRows
 from manifests.schema import REJECTED_COLUMNS, arrow_schema, receipt_schema
-from manifests.storage import Folder
+from manifests.storage import Folder, check_can_be_output
 
 EXTRA = pa.schema([("category", pa.string())])
 
@@ -201,3 +202,54 @@ def test_rejected_rows_are_the_newest_runs(tmp_path: Path, monkeypatch: pytest.M
         rejected.finish()
         assert rejected.num_rows == len(given)
         assert pq.read_table(tmp_path / "rejected")["reason"].to_pylist() == given
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("memory://renders", "lives in the memory of one process"),
+        ("https://host/renders", "can only be read"),
+        ("zip://renders::file:///tmp/none.zip", "one store within another"),
+        ("simplecache::s3://bucket/renders", "one store within another"),
+    ],
+)
+def test_a_store_that_keeps_nothing_is_no_output(url: str, why: str) -> None:
+    with pytest.raises(UserError, match=f"{why}.*; give a folder on a disk that every node sees, or an object store"):
+        check_can_be_output(url)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "media/../../x", "a\0b", ".."])
+def test_no_name_leaves_the_folder(tmp_path: Path, name: str) -> None:
+    folder = Folder(str(tmp_path / "out"))
+    for use in (folder.read, lambda name: folder.write(name, b""), lambda name: folder.delete([name]), folder.names):
+        with pytest.raises(UserError, match="leaves this folder"):
+            use(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [("metadata/part-000000.parquet", "move it away"), ("_pending/000001-00009.parquet", "delete it")],
+)
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path: Path, name: str, way_out: str) -> None:
+    open_ledger(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"not a table")
+    with pytest.raises(UserError, match=f"{name} cannot be read .*{way_out}"):
+        open_ledger(tmp_path, "next")
+
+
+def test_media_that_gave_way_stay_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    for steps in (20, 30):
+        (tmp_path / f"media/a.{steps}.png").touch()
+        ledger = open_ledger(tmp_path, f"run{steps}", deletion_delay_seconds=900.0)
+        ledger.add(receipts(receipt("a", steps)))
+        ledger.roll_up()
+        ledger.remove_stale_media()
+    assert (tmp_path / "media/a.20.png").exists(), "a reader may have listed the records before"
+    (note,) = Folder(str(tmp_path)).names(layout.PENDING)
+    os.utime(tmp_path / note, (0, 0))
+    later = open_ledger(tmp_path, "later", deletion_delay_seconds=900.0)
+    later.remove_stale_media()
+    assert [path.name for path in (tmp_path / "media").iterdir()] == ["a.30.png"]
+    assert Folder(str(tmp_path)).names(layout.PENDING) == []
