@@ -49,6 +49,23 @@ def with_inner_types(data_type: pa.DataType, change: Callable[[pa.DataType], pa.
     return data_type
 
 
+def holds(settled: pa.DataType, data_type: pa.DataType) -> bool:
+    """Whether a column that records carry in one type can hold every value of another exactly."""
+    plain = _small_type(carried_type(settled))
+    return common_type(plain, _small_type(carried_type(data_type))) == plain
+
+
+def _small_type(data_type: pa.DataType) -> pa.DataType:
+    """The type without Arrow's 64-bit offsets, which tell nothing of the values."""
+    if types.is_large_string(data_type):
+        return pa.string()
+    if types.is_large_binary(data_type):
+        return pa.binary()
+    if types.is_large_list(data_type):
+        return pa.list_(_small_type(data_type.value_type))
+    return with_inner_types(data_type, _small_type)
+
+
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The type that holds every value of two carried types exactly; None if there is none."""
     if one == other or types.is_null(other):

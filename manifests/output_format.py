@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pyarrow as pa
 
 from manifests import layout
-from manifests.arrow_types import carried_type, common_type
+from manifests.arrow_types import holds
 from manifests.errors import UserError, one_line
 from manifests.schema import FORMAT_VERSION
 from manifests.storage import Folder
@@ -58,7 +58,7 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
             f"write `layout: {its_layout}`, or give another output"
         )
     for field in extra:
-        if field.name not in first.names or not _holds(first.field(field.name).type, field.type):
+        if field.name not in first.names or not holds(first.field(field.name).type, field.type):
             had = first.field(field.name).type if field.name in first.names else "absent"
             raise UserError(
                 f"manifest: column `{field.name}` is {field.type}, but {had} in the first run of output "
@@ -98,9 +98,3 @@ def _parsed(folder: Folder, stored: bytes) -> dict[str, Any]:
             f"output {folder.url}: {layout.FORMAT_FILE} cannot be read ({one_line(error)}); put it back as it was, or "
             "delete it, and the next run writes it again from its job and manifest"
         ) from error
-
-
-def _holds(settled: pa.DataType, data_type: pa.DataType) -> bool:
-    """Whether a column of an output can hold every value of another type exactly."""
-    plain = carried_type(settled)
-    return common_type(plain, carried_type(data_type)) == plain

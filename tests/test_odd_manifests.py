@@ -25,10 +25,12 @@ from conftest import Rendermill
 
 from manifests.arrow_types import as_type, carried_type
 from manifests.errors import UserError
+from manifests.output_format import read_format, settle_format
 from manifests.prompts import open_manifest
 from manifests.row_groups import MAX_TEXT_BYTES, read
 from manifests.rows import RowValidator
 from manifests.schema import ModelContract
+from manifests.storage import Folder
 from manifests.values import python_values
 
 NUM_ROWS = 4
@@ -325,6 +327,17 @@ def test_files_may_differ_in_types_of_which_one_holds_the_others_values(tmp_path
         for table in rows.carried([0], manifest.extra)
     ]
     assert pa.concat_tables(tables)["own"].to_pylist() == [one.to_pylist()[0], other.to_pylist()[0]]
+
+
+def test_an_output_takes_later_columns_whose_values_it_can_hold(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    first = pa.schema([("count", pa.int64()), ("note", pa.string()), ("tags", pa.list_(pa.string()))])
+    settle_format(folder, first, "files")
+    later = pa.schema([("count", pa.int8()), ("note", pa.large_string()), ("tags", pa.list_(pa.null()))])
+    assert read_format(folder, later, "files") == first
+    for name, data_type in (("count", pa.float64()), ("note", pa.int64()), ("tags", pa.string())):
+        with pytest.raises(UserError, match=f"column `{name}` is .*; the extra columns of an output stay"):
+            read_format(folder, pa.schema([(name, data_type)]), "files")
 
 
 class Anything:
