@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from huggingface_hub import hf_hub_download
 
 from actors import checkpoint_files
 from actors.checkpoint_contents import Component, read_contents
@@ -169,19 +170,13 @@ def _contents_file(folder: Path) -> Path:
 def _fetch_from_hub(checkpoint: Checkpoint) -> Path:
     from diffusers import DiffusionPipeline  # imported where models are loaded, not where jobs are planned
 
-    def download(force: bool) -> Path:
-        folder = DiffusionPipeline.download(
-            checkpoint.source,
-            revision=checkpoint.revision,
-            variant=checkpoint.variant,
-            use_safetensors=True,
-            force_download=force,
+    folder = Path(
+        DiffusionPipeline.download(
+            checkpoint.source, revision=checkpoint.revision, variant=checkpoint.variant, use_safetensors=True
         )
-        return Path(folder)
-
-    folder = download(force=False)
-    if _damaged(checkpoint, folder):  # in this machine's cache
-        folder = download(force=True)
+    )
+    for name in _damaged(checkpoint, folder):  # in this machine's cache
+        hf_hub_download(checkpoint.source, name, revision=checkpoint.revision, force_download=True)
     damaged = _damaged(checkpoint, folder)
     if damaged:
         raise CheckpointChanged(f"checkpoint {checkpoint.source}: {damaged[0]} is not the Hub's; fetch it again")

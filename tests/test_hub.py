@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import Rendermill
+from conftest import ROOT, Rendermill
 
 COMMIT = "c" * 40
 
@@ -76,6 +78,17 @@ def test_a_checkpoint_of_the_hub(tmp_path: Path, checkpoints: Path, hub: str) ->
     assert finished.status == 0, finished
     (record,) = rendermill.table("metadata")
     assert (record["checkpoint"], record["revision"]) == ("owner/sana", COMMIT)
+
+    name = "vae/diffusion_pytorch_model.safetensors"
+    (cached,) = (tmp_path / "hub").rglob(name)
+    cached.resolve().write_bytes(b"damaged")
+    program = f"""\
+from actors.checkpoints import describe, fetched
+with fetched(describe("owner/sana", "main"), 0.0) as folder:
+    print((folder / {name!r}).stat().st_size)"""
+    command = [sys.executable, "-c", program]
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert int(told.stdout) == (checkpoints / "sana-shapes" / name).stat().st_size, "fetched again"
     missing = rendermill.generate("models.sana.revision=no-such-branch")
     assert (missing.status, missing.error.count("\n")) == (2, 1), missing
     assert "models.sana.checkpoint owner/sana" in missing.error
