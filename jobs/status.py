@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -15,6 +16,8 @@ from jobs.console import Screen, json_text, printable
 from jobs.records import read_failures
 from jobs.run_file import newest_run, read_run
 from jobs.words import duration
+from manifests.errors import UserError, one_line
+from manifests.layout import run_file
 from manifests.lease import Holder, looks_alive, read_holder, seconds_of_silence
 from manifests.storage import Folder
 
@@ -76,6 +79,9 @@ class Status:
     seconds_of_silence: float | None
 
 
+_STATUS = TypeAdapter(Status)
+
+
 def status(output: Folder, screen: Screen, as_json: bool, is_watched: bool) -> int:
     """Print how far an output is.
 
@@ -109,11 +115,30 @@ def _looks(output: Folder) -> Iterator[Status]:
 
 
 def look(output: Folder) -> Status:
-    """Read the newest run's file, the lease and the failures."""
+    """Read the newest run's file, the lease and the failures.
+
+    Raises:
+        UserError: no run ever began there, or one of these files is damaged.
+    """
     run_id = newest_run(output)
     told, holder, silence = read_run(output, run_id), read_holder(output), seconds_of_silence(output)
     if holder is not None and not looks_alive(holder, silence):
         holder = None
+    error_types = _error_types(output)
+    try:
+        found = _told(run_id, told, holder, silence, error_types)
+        return _STATUS.validate_python(asdict(found))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"output {output.url}: {run_file(run_id)} is damaged ({type(error).__name__}: {one_line(error, 100)}); "
+            "delete it: it says what one run did, and no record depends on it"
+        ) from error
+
+
+def _told(
+    run_id: str, told: Mapping[str, Any], holder: Holder | None, silence: float | None, error_types: Mapping[str, int]
+) -> Status:
+    """What a run's file and the lease say together."""
     is_under_way = told["state"] in _UNDER_WAY
     is_alive = holder is not None and holder.run_id == run_id
     is_going = is_under_way and is_alive
@@ -131,7 +156,7 @@ def look(output: Folder) -> Status:
         seconds_drawing=told.get("seconds", 0.0),
         ends_at=ends_at,
         models=models,
-        error_types=_error_types(output),
+        error_types=error_types,
         num_rejected=told.get("num_rejected", 0),
         errors=told.get("errors", {}),
         run_errors=told.get("run_errors", {}),

@@ -1,6 +1,7 @@
 """What every command that draws starts: the two actors beside the driver, and what its renderers are told."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,8 +13,9 @@ from actors.journal import Journal
 from actors.spec import RendererSpec
 from jobs.config import Job
 from jobs.resolve import ResolvedModel
+from manifests.errors import UserError
 from manifests.secrets import mask_secrets
-from manifests.storage import Folder, absolute, first_contact
+from manifests.storage import Folder, absolute, first_contact, is_local
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,13 @@ def open_profiles(job: Job) -> Folder:
     """The folder of profiles.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is a file.
     """
     profiles = Folder(absolute(job.profile) if job.profile else str(CACHE / "profiles"))
+    if is_local(profiles.url):
+        nearest = next(place for place in (Path(profiles.url), *Path(profiles.url).parents) if place.exists())
+        if not nearest.is_dir():
+            raise UserError(f"profile {profiles.url}: {nearest} is a file; give a folder")
     with first_contact(f"profile {profiles.url}: cannot be read"):
         profiles.names("")
     return profiles

@@ -72,6 +72,15 @@ GIVEN = {
     ("generate", "s3://bucket/job.yaml"): "s3://bucket/job.yaml: a URL, and a job file is read from a local disk",
     ("plan", "nowhere.yaml"): "nowhere.yaml: no such job file",
     ("plan", "binary.yaml"): "binary.yaml: cannot be read as YAML: ",
+    (
+        "plan",
+        "job.yaml",
+        "profile=notes.txt",
+    ): "command line: profile {folder}/notes.txt: {folder}/notes.txt is a file; give a folder",
+    ("plan", "job.yaml", "output=notes.txt/x"): "command line: output {folder}/notes.txt/x: cannot be read: ",
+    ("generate", "job.yaml", "manifest=empty"): "command line: manifest {folder}/empty: no such file, folder with "
+    "*.parquet files, or glob with a match",
+    ("generate", "job.yaml", "manifest=notes.txt"): "command line: manifest {folder}/notes.txt: not a readable Parquet",
     ("config", "evil.yaml"): "evil.yaml:1: \N{REPLACEMENT CHARACTER}]0;red",
     ("config", f"{EVIL}.yaml"): "\N{REPLACEMENT CHARACTER}]0;red",
 }
@@ -106,6 +115,22 @@ def test_a_status_has_nothing_that_a_terminal_would_obey(
     assert not set(NOT_PRINTABLE) & set(out)
     if "--json" in options:
         assert json.loads(out)["errors"] == {"sana": EVIL}
+
+
+@pytest.mark.parametrize(
+    "change", [{"state": 7}, {"num_to_do": {"sana": 3}}, {"errors": "none"}, {"num_to_do": [1]}, {"started_at": None}]
+)
+@pytest.mark.parametrize("options", [[], ["--watch"], ["--json"]])
+def test_a_damaged_file_of_a_run_is_named(
+    folder: Path, capfd: pytest.CaptureFixture[str], change: dict[str, object], options: list[str]
+) -> None:
+    file = folder / "out/runs/20261126T000000-aaaaaa.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert main(["status", "out", *options]) == 2
+    told = capfd.readouterr()
+    assert "runs/20261126T000000-aaaaaa.json is damaged (" in told.err
+    assert told.err.count("\n") == 1, told.err
+    assert told.out.strip() == ""
 
 
 def test_a_job_is_printed_with_its_characters_escaped(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
