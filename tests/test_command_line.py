@@ -75,6 +75,7 @@ GIVEN = {
     (
         "plan",
         "job.yaml",
+        "output=new",
         "profile=notes.txt",
     ): "command line: profile {folder}/notes.txt: {folder}/notes.txt is a file; give a folder",
     ("plan", "job.yaml", "output=notes.txt/x"): "command line: output {folder}/notes.txt/x: cannot be read: ",
