@@ -287,3 +287,19 @@ def test_no_late_write_of_an_overtaken_run_changes_what_readers_see(machine: typ
     run_state_machine_as_test(
         machine, settings=settings(max_examples=NUM_EXAMPLES, stateful_step_count=25, deadline=None, derandomize=True)
     )
+
+
+@pytest.mark.parametrize("then", ["flush", "roll up"])
+@pytest.mark.parametrize("step", ["flush", "roll up"])
+@pytest.mark.parametrize("num_writes", range(3))
+def test_a_write_that_is_overtaken_at_each_step(step: str, then: str, num_writes: int) -> None:
+    """The shortest sequences, which chance may not find: without the seal, the check or the conditions some fail."""
+    for machine, is_late in ((OnDisk, False), (OnS3, False), (OnS3, True)):
+        protocol = machine()
+        for mine in (["a"], ["b", "c", "d", "e"]):
+            if is_late:
+                protocol.commit_late(mine, step, num_writes, ["a"], then, is_tried_again=num_writes % 2 == 1)
+            else:
+                protocol.commit_while_another_takes_over(mine, step, num_writes, ["a"], then)
+            protocol.readers_see_each_item_once()
+        protocol.teardown()
