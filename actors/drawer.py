@@ -84,6 +84,7 @@ class Drawer:
         for shape, learned in known.shapes.items():
             sizer.start_from(shape, learned)
         self._experience = Experience(sizer, Deadlines(spec.deadline_seconds, spec.settings.compile), pace_clock)
+        self._denoisers = [model.stages[name] for name in model.denoisers]
         for name, batches in model.stages.items():
             batches.sizes |= known.proven.get(name, {})
             batches.refuted |= known.refuted.get(name, {})
@@ -101,6 +102,8 @@ class Drawer:
                 profile.proven[name] = batches.sizes
             if batches.refuted:
                 profile.refuted[name] = batches.refuted
+            if batches.reasons:
+                profile.reasons[name] = batches.reasons
         return profile
 
     def draw(self, requests: Sequence[Request], attempt: int = 1) -> Iterator[Outcomes]:
@@ -186,8 +189,7 @@ class Drawer:
         while len(self._launched) >= _NUM_LAUNCHED:
             wait([self._launched.popleft()])
         requests = [request for request, _ in batch]
-        shape, denoiser = requests[0].shape, self._model.stages["denoiser"]
-        num_trials, num_slots, num_padding = self._num_trials(), denoiser.num_slots, denoiser.num_padding
+        shape, num_trials, (num_slots, num_padding) = requests[0].shape, self._num_trials(), self._num_slots()
         weights_bytes = memory.allocated_bytes()
         memory.begin_peak()
         watched = self._begin(requests)
@@ -197,11 +199,11 @@ class Drawer:
             self._watch.end(watched, error)
             raise
         self._learn_memory(shape, len(batch), weights_bytes)
-        if denoiser.refuted_at is not None:
-            self._experience.forbid(shape, denoiser.refuted_at)
-        self._spec.findings.worked.remote(
-            self._spec.model_name, denoiser.num_slots - num_slots, denoiser.num_padding - num_padding
-        )
+        refuted = [batches.refuted_at for batches in self._denoisers if batches.refuted_at is not None]
+        if refuted:
+            self._experience.forbid(shape, min(refuted))
+        slots, padding = self._num_slots()
+        self._spec.findings.worked.remote(self._spec.model_name, slots - num_slots, padding - num_padding)
         is_trial = self._num_trials() > num_trials
         outcomes = self._collecting.submit(self._collect, flight, watched, requests, began, attempt, is_trial)
         self._launched.append(outcomes)
@@ -257,6 +259,10 @@ class Drawer:
 
     def _worked(self, stage: str, seconds: float) -> None:
         metrics.STAGE_SECONDS.inc(seconds, {"model": self._spec.model_name, "stage": stage})
+
+    def _num_slots(self) -> tuple[int, int]:
+        """The items that all calls of denoisers had room for so far, and how many of these were padding."""
+        return sum(some.num_slots for some in self._denoisers), sum(some.num_padding for some in self._denoisers)
 
     def _num_trials(self) -> int:
         return sum(batches.num_trials_run for batches in self._model.stages.values())

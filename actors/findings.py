@@ -127,16 +127,17 @@ class Findings:
 
 
 def _in_words(profile: Profile) -> list[str]:
-    """Which sizes give the reference's bits, such as "denoiser (32x32x32): 1, 2 give the same bits, …"."""
+    """The sizes that give the reference's bits, such as "denoiser (32x32x32): 1, 2 give the same bits; 4 may not: "."""
     lines = []
     for stage, shapes in profile.proven.items():
         for shape, sizes in shapes.items():
             where = f"{stage} ({shape.strip()})" if shape.strip() else stage
             refuted = profile.refuted.get(stage, {}).get(shape)
+            reason = profile.reasons.get(stage, {}).get(shape, "")
             same = (
                 f"{sizes[0]} is the reference"
                 if len(sizes) == 1
                 else f"{', '.join(map(str, sizes))} give the same bits"
             )
-            lines.append(f"{where}: {same}" + (f", {refuted} does not give its bits" if refuted else ""))
+            lines.append(f"{where}: {same}" + (f"; {refuted} may not: {reason}" if refuted else ""))
     return lines

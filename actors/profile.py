@@ -45,7 +45,8 @@ class Profile:
     Attributes:
         shapes: by shape of item.
         proven: by stage and the shape of its inputs, sizes that give the reference's bits.
-        refuted: the same, sizes that do not.
+        refuted: the same, the smallest size that may give other bits.
+        reasons: the same, why that size may, in words.
         seconds_per_item: by shape of item, the time of its actor that an item took at last, everything included
             (`actors.flight.pace_clock`).
         bytes_per_item: by shape of item, of the media file.
@@ -56,6 +57,7 @@ class Profile:
     shapes: dict[_ShapeInWords, Annotated[Learned, AfterValidator(_usable)]] = field(default_factory=dict)
     proven: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     refuted: dict[str, dict[str, int]] = field(default_factory=dict)
+    reasons: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds_per_item: dict[_ShapeInWords, _Amount] = field(default_factory=dict)
     bytes_per_item: dict[_ShapeInWords, _Amount] = field(default_factory=dict)
     start_up_seconds: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -69,6 +71,8 @@ class Profile:
             self.proven.setdefault(stage, {}).update(sizes)
         for stage, size in other.refuted.items():
             self.refuted.setdefault(stage, {}).update(size)
+        for stage, reasons in other.reasons.items():
+            self.reasons.setdefault(stage, {}).update(reasons)
         self.seconds_per_item |= other.seconds_per_item
         self.bytes_per_item |= other.bytes_per_item
         self.start_up_seconds = other.start_up_seconds or self.start_up_seconds

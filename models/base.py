@@ -255,6 +255,11 @@ class Model(ABC):
     def stages(self) -> Mapping[str, ProvenBatches]:
         """The sizes at which each stage is called, by the stage's name in words."""
 
+    @property
+    def denoisers(self) -> Sequence[str]:
+        """The names of the stages that the batch size is chosen for."""
+        return ("denoiser",)
+
     @abstractmethod
     def save_memory(self) -> str | None:
         """Give up some speed, and bits, for memory, as far as the settings allow; each call goes one step further.

@@ -1,8 +1,8 @@
 """Strict mode's forward passes: at the reference size, or at larger ones that have proven to give the same bits.
 
 A kernel may sum in another order for another number of items, so that an item's last bits depend on its batch. Whether
-it does on this device cannot be known, only tried: the first calls at a larger size run at both, and count as proof if
-they agree in every bit. The items get the reference's result either way.
+it does on this device cannot be known, only tried: the first call at a larger size is a trial (`models.trials`). The
+items of a trial get the reference's result either way.
 """
 
 import sys
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import torch
 
-_Stage = Callable[..., tuple[torch.Tensor, ...]]
+from models.operations import Recording, bits
+from models.trials import difference, is_enough
 
-_NUM_TRIALS = 3
-"""Calls that must agree before a size is trusted; fewer where a batch makes fewer calls."""
+_Stage = Callable[..., tuple[torch.Tensor, ...]]
 
 
 class ProvenBatches:
@@ -23,24 +23,25 @@ class ProvenBatches:
     Args:
         reference_batch: items in every call; None (`fast`): as many as come.
         largest: never call with more items at once; None: whatever comes.
-        num_trials: calls that must agree before a larger size is trusted.
 
     Attributes:
+        reference_batch: as given.
         sizes: by shape of an item's inputs, the sizes that give the reference's bits, ascending.
-        refuted: by shape of an item's inputs, the size that does not.
-        refuted_at: the size that does not for the inputs of the last call; None: none is known.
+        refuted: by shape of an item's inputs, the smallest size that may give other bits.
+        reasons: by shape of an item's inputs, why that size may, in words; of trials in this process.
+        refuted_at: the refuted size for the inputs of the last call; None: none is known.
         num_slots: items that calls had room for, so far.
         num_padding: of these, those that were filled with copies.
-        num_trials_run: calls that were made twice, so far.
+        num_trials_run: trials so far.
     """
 
-    def __init__(self, reference_batch: int | None, largest: int | None = None, num_trials: int = _NUM_TRIALS) -> None:
-        self._reference_batch = reference_batch
+    def __init__(self, reference_batch: int | None, largest: int | None = None) -> None:
+        self.reference_batch = reference_batch
         self._largest = largest or sys.maxsize
-        self._num_trials = num_trials
-        self._num_agreed: dict[tuple[str, int], int] = {}
+        self._num_compared: dict[tuple[str, int], list[int]] = {}
         self.sizes: dict[str, list[int]] = {}
         self.refuted: dict[str, int] = {}
+        self.reasons: dict[str, str] = {}
         self.refuted_at: int | None = None
         self.num_slots = self.num_padding = self.num_trials_run = 0
 
@@ -56,11 +57,11 @@ class ProvenBatches:
     def with_tuples(self, function: _Stage, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The same for a function that returns several tensors."""
         num_items = inputs[0].shape[0]
-        if self._reference_batch is None:
+        if self.reference_batch is None:
             parts = zip(*(tensor.split(self._largest) for tensor in inputs), strict=True)
             return _joined([self._call(function, part, len(part[0])) for part in parts])
         shape = " ".join("x".join(map(str, tensor.shape[1:])) for tensor in inputs)
-        sizes = self.sizes.setdefault(shape, [self._reference_batch])
+        sizes = self.sizes.setdefault(shape, [self.reference_batch])
         outputs: list[tuple[torch.Tensor, ...]] = []
         start = 0
         larger = sizes[-1] * 2
@@ -77,29 +78,36 @@ class ProvenBatches:
     @contextmanager
     def unpadded(self) -> Iterator[None]:
         """Within, call with what comes, whatever the bits."""
-        reference_batch, self._reference_batch = self._reference_batch, None
+        reference_batch, self.reference_batch = self.reference_batch, None
         try:
             yield
         finally:
-            self._reference_batch = reference_batch
+            self.reference_batch = reference_batch
 
     def _try(self, function: _Stage, inputs: Sequence[torch.Tensor], shape: str, size: int) -> tuple[torch.Tensor, ...]:
-        """The reference's result of `size` items, compared with that of one call."""
+        """The reference's result of `size` items, and the trial of a call with all of them."""
         known = self.sizes[shape][-1]
-        expected = _joined(
-            [
-                self._call(function, [tensor[start : start + known] for tensor in inputs], known)
-                for start in range(0, size, known)
-            ]
-        )
+        first, *others = [[tensor[start : start + known] for tensor in inputs] for start in range(0, size, known)]
+        with Recording() as smaller:
+            results = [self._call(function, first, known)]
+        expected = _joined(results + [self._call(function, part, known) for part in others])
         self.num_trials_run += 1
-        if all(map(_same_bits, function(*inputs), expected)):
-            self._num_agreed[shape, size] = self._num_agreed.get((shape, size), 0) + 1
-            if self._num_agreed[shape, size] >= self._num_trials:
-                self.sizes[shape].append(size)
-        else:
-            self.refuted[shape] = size
+        with Recording(smaller) as larger:
+            found = function(*inputs)
+        problem = difference(smaller, larger)
+        if problem is None and not all(map(_same_bits, found, expected)):
+            problem = "gives other bits"
+        if problem is not None:
+            self.refuted[shape], self.reasons[shape] = size, problem
+        elif self._add_compared(shape, size, larger.num_compared):
+            self.sizes[shape].append(size)
         return expected
+
+    def _add_compared(self, shape: str, size: int, num_compared: Sequence[int]) -> bool:
+        """Count the values of compiled regions that were compared in all trials of a size; whether they are enough."""
+        before = self._num_compared.setdefault((shape, size), [0] * len(num_compared))
+        before[:] = [sum(pair) for pair in zip(before, num_compared, strict=True)]
+        return is_enough(before)
 
     def _call(self, function: _Stage, inputs: Sequence[torch.Tensor], size: int) -> tuple[torch.Tensor, ...]:
         num_items = inputs[0].shape[0]
@@ -116,4 +124,4 @@ def _joined(outputs: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors are equal, also where they hold NaN."""
-    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
+    return torch.equal(bits(one), bits(other))

@@ -27,6 +27,8 @@ from models.stages import (
     per_item,
     prepare_blocks,
     save_memory,
+    set_timesteps,
+    step_arguments,
     text_batches,
     to_uint8,
 )
@@ -51,7 +53,7 @@ class Sana(Model):
         self._device: torch.device = self._pipeline._execution_device
         self._text_batches, self._negative_text_batches = text_batches(settings), text_batches(settings)
         self._denoiser_batches = ProvenBatches(settings.reference_batch)
-        self._decoder_batches = ProvenBatches(settings.reference_batch, LARGEST_DECODER_BATCH, num_trials=1)
+        self._decoder_batches = ProvenBatches(settings.reference_batch, LARGEST_DECODER_BATCH)
         stock = inspect.signature(SanaPipeline.__call__).parameters
         names = ("max_sequence_length", "complex_human_instruction")
         self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
@@ -125,13 +127,10 @@ class Sana(Model):
         stacked = [self._stacked(item, has_guidance) for item in embeddings]
         embeds, mask = (torch.cat(column) for column in zip(*stacked, strict=True))
         # its timesteps stay in this process's memory: to look one up on a GPU would wait for the batch before
-        scheduler.set_timesteps(requests[0].num_inference_steps)
+        set_timesteps(scheduler, requests[0].num_inference_steps)
         item_generators = generators(requests)
         latents = self._initial_latents(requests, item_generators)
-        step_arguments = {}
-        if "generator" in inspect.signature(scheduler.step).parameters:
-            step_arguments["generator"] = item_generators
-
+        arguments = step_arguments(scheduler, generator=item_generators, eta=0.0)
         speedups, num_steps = self._settings.speedups, len(scheduler.timesteps)
         forecast = Forecast(speedups.cache_interval, num_steps)
 
@@ -148,7 +147,7 @@ class Sana(Model):
             prediction = forecast(step, partial(predict, step))
             if transformer.config.out_channels // 2 == latents.shape[1]:
                 prediction = prediction.chunk(2, dim=1)[0]  # the other half is a learned variance
-            latents = scheduler.step(prediction, timestep, latents, **step_arguments, return_dict=False)[0]
+            latents = scheduler.step(prediction, timestep, latents, **arguments, return_dict=False)[0]
         return latents
 
     def _predict(
@@ -212,12 +211,12 @@ class SanaSprint(Sana):
         mask = torch.cat([item.prompt_mask for item in embeddings])
         guidance = per_item([request.guidance_scale for request in requests], 1, self._device).to(embeds.dtype)
         guidance = guidance * transformer.config.guidance_embeds_scale
-        scheduler.set_timesteps(
+        set_timesteps(
+            scheduler,
             num_inference_steps,
             device=self._device,
             intermediate_timesteps=1.3 if num_inference_steps == 2 else None,  # the stock pipeline's default
         )
-        scheduler.set_begin_index(0)
         item_generators = generators(requests)
         latents = self._initial_latents(requests, item_generators) * sigma_data
 

@@ -1,5 +1,6 @@
 """What the families' stages share: prompts, noise, uint8 frames, loading."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from models.base import Rendered, RenderRequest, Settings
+from models.operations import Region
 from models.proven import ProvenBatches
 from models.weights import load_components
 
@@ -25,7 +27,7 @@ LARGEST_DECODER_BATCH = 8
 def text_batches(settings: Settings) -> ProvenBatches:
     """How many prompts a text encoder takes at once."""
     reference = None if settings.reference_batch is None else _TEXT_ENCODER_REFERENCE_BATCH
-    return ProvenBatches(reference, _TEXT_ENCODER_LARGEST_BATCH, num_trials=1)
+    return ProvenBatches(reference, _TEXT_ENCODER_LARGEST_BATCH)
 
 
 def generators(requests: Sequence[RenderRequest]) -> list[torch.Generator]:
@@ -37,6 +39,28 @@ def noise(shape: tuple[int, ...], item_generators: list[torch.Generator], device
     """Float32 noise of shape (items, *shape), each item's from its own generator."""
     drawn = randn_tensor((len(item_generators), *shape), generator=item_generators, dtype=torch.float32)
     return to_device(drawn, device)
+
+
+def step_arguments(scheduler: Any, **offered: Any) -> dict[str, Any]:
+    """The offered arguments that `scheduler.step` takes.
+
+    Args:
+        offered: `generator`, the generators of the items, from which its noise comes; others as in the stock pipeline.
+
+    Raises:
+        ValueError: the scheduler draws noise from a generator of its own.
+    """
+    if hasattr(scheduler, "noise_sampler"):
+        raise ValueError(f"scheduler: the noise of {type(scheduler).__name__} is not an item's own; use another one")
+    parameters = inspect.signature(scheduler.step).parameters
+    return {name: value for name, value in offered.items() if name in parameters}
+
+
+def set_timesteps(scheduler: Any, num_inference_steps: int, **arguments: Any) -> None:
+    """Set the timesteps of a whole loop. A timestep may stand there twice, so steps are counted from the first one."""
+    scheduler.set_timesteps(num_inference_steps, **arguments)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -100,7 +124,13 @@ def save_memory(pipeline: Any, settings: Settings) -> str | None:
 
 def compile_decoder(decoder: torch.nn.Module, settings: Settings) -> None:
     """Compile an image VAE's decoder in place, whole: its parts differ, so they could share no graph."""
-    decoder.compile(dynamic=None if settings.reference_batch is None else False)
+    _compile(decoder, settings)
+
+
+def _compile(module: torch.nn.Module, settings: Settings) -> None:
+    module.compile(dynamic=None if settings.reference_batch is None else False)
+    assert module._compiled_call_impl is not None  # there is no public way to come between
+    module._compiled_call_impl = Region(module._compiled_call_impl)
 
 
 def prepare_blocks(blocks: torch.nn.ModuleList, settings: Settings) -> None:
@@ -117,7 +147,7 @@ def prepare_blocks(blocks: torch.nn.ModuleList, settings: Settings) -> None:
         return
     torch._dynamo.config.recompile_limit = 1024  # past it, blocks would run eagerly without a word, with other pixels
     for block in blocks:
-        block.compile(dynamic=None if settings.reference_batch is None else False)
+        _compile(block, settings)
 
 
 def count_tokens_over(tokenizer: Any, texts: Sequence[str], limit: int) -> list[int]:

@@ -25,6 +25,8 @@ from models.stages import (
     per_item,
     prepare_blocks,
     save_memory,
+    set_timesteps,
+    step_arguments,
     text_batches,
     to_uint8,
 )
@@ -49,7 +51,7 @@ class Wan(Model):
         # clips that share a swap of experts are many to keep the swaps few, not to be drawn in one pass
         largest = (settings.reference_batch or 1) if settings.offload == "model" else None
         self._expert_batches = [ProvenBatches(settings.reference_batch, largest) for _ in range(2)]
-        self._decoder_batches = ProvenBatches(settings.reference_batch, largest, num_trials=1)
+        self._decoder_batches = ProvenBatches(settings.reference_batch, largest)
         stock = inspect.signature(WanPipeline.__call__).parameters["max_sequence_length"].default
         self._max_sequence_length = settings.pipeline_arguments.get("max_sequence_length", stock)
         self._experts = [self._pipeline.transformer, self._pipeline.transformer_2]
@@ -70,6 +72,10 @@ class Wan(Model):
             "low-noise denoiser": self._expert_batches[1],
             "VAE decoder": self._decoder_batches,
         }
+
+    @property
+    def denoisers(self) -> Sequence[str]:
+        return ("denoiser", "low-noise denoiser")
 
     def save_memory(self) -> str | None:
         return save_memory(self._pipeline, self._settings)
@@ -113,8 +119,9 @@ class Wan(Model):
         )
         prompt_embeds = torch.cat([item.prompt for item in embeddings]).to(dtype)
         negative_embeds = torch.cat([item.negative for item in embeddings]).to(dtype)
-        scheduler.set_timesteps(requests[0].num_inference_steps, device=self._device)
-        scheduler.set_begin_index(0)
+        set_timesteps(scheduler, requests[0].num_inference_steps, device=self._device)
+        item_generators = generators(requests)
+        arguments = step_arguments(scheduler, generator=item_generators)
         latents = noise(
             (
                 any_expert.config.in_channels,
@@ -122,7 +129,7 @@ class Wan(Model):
                 requests[0].height // pipeline.vae_scale_factor_spatial,
                 requests[0].width // pipeline.vae_scale_factor_spatial,
             ),
-            generators(requests),
+            item_generators,
             self._device,
         )
         boundary_ratio = pipeline.config.boundary_ratio
@@ -151,7 +158,7 @@ class Wan(Model):
                 has_changed = True
             expert = (0, high_guidance) if is_high_noise else (1, low_guidance)
             prediction = forecast(step, partial(predict, step, *expert))
-            latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            latents = scheduler.step(prediction, timestep, latents, **arguments, return_dict=False)[0]
         return latents
 
     def _predict(
