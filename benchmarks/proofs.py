@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,31 +142,36 @@ class Call:
         return [operation for operation in recording.operations if can_be_split(operation)]
 
 
-def calls_of(checkpoint: str, dtype: str) -> dict[str, Call]:
-    """A call of every stage, by its name, with the smallest reference batch of which twice as much is proven."""
+def calls_of(checkpoint: str, dtype: str, stages: Collection[str] = ()) -> dict[str, Call]:
+    """A call of every stage, by its name, with the smallest reference batch of which twice as much is proven.
+
+    Args:
+        stages: the names of those that are wanted; all if there are none.
+    """
     found: dict[str, Call] = {}
     for reference_batch in (1, 2, 4, 8):
+        if stages and found.keys() >= set(stages):
+            break
         model, generator = load(checkpoint, dtype, reference_batch), random.Random(0)
-        tried = {name: _keep_calls(batches) for name, batches in model.stages.items()}
+        tried = {name: _keep_first(batches) for name, batches in model.stages.items() if name not in found}
         batch = requests(checkpoint, 2 * reference_batch, generator, prompts())
         model.render(
             batch, model.encode([*batch, *requests(checkpoint, _NUM_PROMPTS, generator, prompts())])[: len(batch)]
         )
         for name, calls in tried.items():
-            clean = [call for call in calls if not call.try_out().refuted]
-            if clean:
-                found.setdefault(name, clean[0])
-    return found
+            if calls and not calls[0].try_out().refuted:
+                found[name] = calls[0]
+    return {name: call for name, call in found.items() if not stages or name in stages}
 
 
-def _keep_calls(batches: ProvenBatches) -> list[Call]:
-    """The list of all calls that batches are asked for from now on, in so far as a larger size can be tried."""
+def _keep_first(batches: ProvenBatches) -> list[Call]:
+    """A list that takes the next call for which a larger size can be tried."""
     calls: list[Call] = []
     ask = batches.with_tuples
 
     def kept(function: Callable[..., Any], *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         num_items = 2 * (batches.reference_batch or 1)
-        if len(inputs[0]) >= num_items:
+        if len(inputs[0]) >= num_items and not calls:
             calls.append(Call(function, [tensor[:num_items] for tensor in inputs], num_items // 2))
         return ask(function, *inputs)
 
@@ -174,16 +179,14 @@ def _keep_calls(batches: ProvenBatches) -> list[Call]:
     return calls
 
 
-def split_sums(call: Call, num_trials: int, generator: random.Random, seen: Stage) -> None:
+def split_sums(call: Call, operations: Sequence[Operation], seen: Stage) -> None:
     """Split the sums of one operation after the other, and note which trials find it out."""
-    operations = call.operations()
-    for operation in generator.choices(operations, k=num_trials) if operations else []:
+    for operation in operations:
         with Sabotage(operation) as sabotage:
             batches = call.try_out()
         assert sabotage.num_calls
-        is_found = bool(batches.refuted)
-        seen.sabotaged[is_found] += 1
-        if not is_found:
+        seen.sabotaged[bool(batches.refuted)] += 1
+        if not batches.refuted:
             print(f"    not found: {operation.name} of {[layout.shape for layout in operation.layouts]}")
 
 
@@ -201,7 +204,8 @@ def main() -> int:
             print(f"{checkpoint} in {dtype}", flush=True)
             seen = count_calls(checkpoint, dtype, given.num_calls, 60 * given.max_minutes)
             for name, call in calls_of(checkpoint, dtype).items():
-                split_sums(call, given.num_sabotages, random.Random(0), seen[name])
+                operations = random.Random(0).choices(call.operations(), k=given.num_sabotages)
+                split_sums(call, operations, seen[name])
             for name, stage in seen.items():
                 sizes = ", ".join(f"{count} of {size}" for size, count in sorted(stage.calls.items())) or "none"
                 print(
