@@ -1,5 +1,6 @@
 """The ledger's promise under any interleaving of receipts, flushes, roll-ups, crashes and errors of the disk."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -158,6 +159,24 @@ def test_a_crash_or_error_leaves_no_replaced_media(tmp_path: Path, countdown: in
     do(ledger, "tidy")
     assert records(tmp_path) == dict.fromkeys("abcde", 30)
     assert {path.name for path in (tmp_path / "media").iterdir()} == {f"{item}.30.png" for item in "abcde"}
+
+
+@pytest.mark.parametrize("has_effect", [False, True])
+def test_a_roll_up_that_is_tried_again_after_an_error_doubles_nothing(tmp_path: Path, has_effect: bool) -> None:
+    for number in range(12):
+        folder = tmp_path / str(number)
+        failing = FailingFolder.over(folder, "run")
+        ledger = open_over(failing)
+        (folder / "media").mkdir()
+        for item in "abcde":
+            (folder / f"media/{item}.20.png").touch()
+        ledger.add(receipts(*(receipt(item) for item in "abcde")))
+        failing.faults.append((number, has_effect))
+        with contextlib.suppress(Crash):
+            ledger.roll_up()
+        failing.faults.clear()
+        ledger.roll_up()
+        assert records(folder) == dict.fromkeys("abcde", 20)
 
 
 SHARDS = st.tuples(st.lists(ITEMS, min_size=1, max_size=4, unique=True), st.booleans())
