@@ -23,6 +23,9 @@ Keys = tuple[str, ...]
 
 _INTERPOLATIONS = "${date:%Y-%m-%d} and ${oc.env:NAME}"
 
+_BRANCH = re.compile(r"[\[(]|^(constrained-)?(int|bool|str|dict|list)$")
+"""How pydantic names the branch of a union."""
+
 _YAML_REMEDIES = {
     "cannot start any token": "indent with spaces, and put a text that begins with @, ` or % in quotes",
     "tab character": "indent with spaces",
@@ -129,11 +132,10 @@ def _plainly(message: str) -> str:
 
 def _keys(problem: Mapping[str, Any]) -> Keys:
     """The keys that lead to a problem, without the branches of a union, which pydantic names among them."""
-    return tuple(
-        str(part)
-        for part in problem["loc"]
-        if not re.search(r"[\[(]|^(constrained-)?(int|bool|str|dict|list)$", str(part))
-    )
+    *outer, last = map(str, problem["loc"]) if problem["loc"] else [""]
+    is_key = problem["type"] == "extra_forbidden"  # whatever it looks like
+    inner = [part for part in outer if not _BRANCH.search(part)]
+    return (*inner, last) if last and (is_key or not _BRANCH.search(last)) else tuple(inner)
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:

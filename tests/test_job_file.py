@@ -271,6 +271,8 @@ def in_file(text: str, *arguments: str) -> dict[str, Any]:
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (in_file("sead: 3"), "job.yaml:4: sead: unknown key; did you mean 'seed'?"),
+    "unknown key that looks like a type": (in_file("dict: 3"), "job.yaml:4: dict: unknown key; did you mean 'audit'?"),
+    "unknown key with a bracket": (in_file('"limit[x": 3'), "job.yaml:4: limit[x: unknown key; did you mean 'limit'?"),
     "unknown key of a file that is extended": (
         {"base": "models:\n  sana:\n    pool: {max_actor: 3}", "job": f"extends: base.yaml\n{SMALL}"},
         "base.yaml:3: models.sana.pool.max_actor: unknown key; did you mean 'max_actors'?",

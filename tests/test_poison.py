@@ -6,13 +6,13 @@ POISON = {
     "raises in drawing": ("ValueError", "poison"),
     "interrupts drawing": ("KeyboardInterrupt", "KeyboardInterrupt"),
     "is unspeakable in drawing": ("Unspeakable", "its message cannot be read"),
-    "segfaults in drawing": ("WorkerDied", "drew this item alone: signal SIGSEGV"),
-    "hangs in drawing": ("DeadlinePassed", "drew this item alone: not done after 4 s"),
-    "stops in drawing": ("DeadlinePassed", "drew this item alone: the process did not answer for 4 s"),
+    "segfaults in drawing": ("WorkerDied", "3 times while it drew this item alone: signal SIGSEGV"),
+    "hangs in drawing": ("DeadlinePassed", "3 times while it drew this item alone: not done after 4 s"),
+    "stops in drawing": ("DeadlinePassed", "3 times while it drew this item alone: the process did not answer for 4 s"),
     "interrupts encoding": ("KeyboardInterrupt", "KeyboardInterrupt"),
     "is unspeakable in encoding": ("Unspeakable", "its message cannot be read"),
-    "exits in encoding": ("WorkerDied", "encoded this item alone: it ended without a message"),
-    "is killed in storing": ("WorkerDied", "stored this item alone: it ended without a message"),
+    "exits in encoding": ("WorkerDied", "3 times while it encoded this item alone: it ended without a message"),
+    "is killed in storing": ("WorkerDied", "3 times while it stored this item alone: it ended without a message"),
 }
 """What an item does, and its failure: type, and part of the message."""
 
