@@ -156,9 +156,9 @@ class Journal:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for process, signs in self._silent():
                 words = f"the process did not answer for {signs.max_seconds_of_silence:.0f} s, its deadline"
-                self._set_last_words(process, ("DeadlinePassed", words))
+                blamed = self._blame(process, ("DeadlinePassed", words))
                 if not self._end(process, signs):
-                    self._set_last_words(process, None)
+                    self._take_back(blamed)
 
     def _silent(self) -> list[tuple[WorkerProcess, _Signs]]:
         """The processes that were silent for too long, which are forgotten with this."""
@@ -183,8 +183,16 @@ class Journal:
         except RayError:
             return False  # its node is gone
 
-    def _set_last_words(self, process: WorkerProcess, words: Cause | None) -> None:
+    def _blame(self, process: WorkerProcess, words: Cause) -> list[_Attempt]:
+        """Give a reason for the death of a process to those of its attempts that have none, and return them."""
         with self._lock:
-            for attempt in self._attempts.values():
-                if attempt.process == process:
-                    attempt.last_words = words
+            own = [attempt for attempt in self._attempts.values() if attempt.process == process]
+            blamed = [attempt for attempt in own if attempt.last_words is None]
+            for attempt in blamed:
+                attempt.last_words = words
+        return blamed
+
+    def _take_back(self, blamed: Sequence[_Attempt]) -> None:
+        with self._lock:
+            for attempt in blamed:
+                attempt.last_words = None

@@ -239,11 +239,15 @@ class Folder:
             return None
 
     def read_table(self, name: str, columns: list[str] | None = None, encoded: Sequence[str] = ()) -> pa.Table:
-        """A Parquet file, or some of its columns, those that repeat themselves dictionary-encoded if asked for."""
+        """A Parquet file, or those of some columns that it has, dictionary-encoded if asked for."""
 
         def read() -> pa.Table:
-            with self._opened[0].open(self.path(name), "rb") as file:
-                return pq.read_table(file, columns=columns, read_dictionary=encoded)
+            with (
+                self._opened[0].open(self.path(name), "rb") as file,
+                pq.ParquetFile(file, read_dictionary=list(encoded)) as parquet,
+            ):
+                there = parquet.schema_arrow.names
+                return parquet.read(None if columns is None else [column for column in columns if column in there])
 
         return self.patiently(read)
 

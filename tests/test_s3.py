@@ -57,7 +57,9 @@ def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str,
         filesystem.put(str(rendermill.manifest(rows)), "bucket/prompts/part.parquet")
 
     def generate() -> str:
-        finished = rendermill.generate(manifest="s3://bucket/prompts/*.parquet", output="s3://bucket/renders")
+        finished = rendermill.generate(
+            manifest="s3://bucket/prompts/*.parquet", output="s3://bucket/renders", deletion_delay="0.001s"
+        )
         assert finished.status == 0, finished
         return finished.out
 
