@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any
 
 import torch
@@ -183,20 +183,23 @@ class Recording:
             result = forward(*args, **kwargs)
             leaves, structure = tree_flatten((args, kwargs))
             self.regions.append([leaf.shape for leaf in leaves if isinstance(leaf, torch.Tensor)])
-            if self._smaller is not None:
+            if self._smaller is not None and len(self.regions) <= len(self._smaller.regions):
                 shapes = self._smaller.regions[len(self.regions) - 1]
-                parts = [forward(*some, **named) for some, named in _parts(leaves, structure, iter(shapes))]
+                parts = (forward(*some, **named) for some, named in _parts(leaves, structure, iter(shapes)))
                 self._compare(result, parts)
         finally:
             self.__enter__()
         return result
 
-    def _compare(self, result: Any, parts: Sequence[Any]) -> None:
+    def _compare(self, result: Any, parts: Iterator[Any]) -> None:
         num_compared = 0
-        for whole, *pieces in zip(tree_leaves(result), *map(tree_leaves, parts), strict=True):
-            joined = torch.cat(pieces, grown_dimension(pieces[0].shape, whole.shape) or 0)
-            self.num_different += int((bits(joined) != bits(whole)).sum())
-            num_compared += whole.numel()
+        try:
+            for whole, *pieces in zip(tree_leaves(result), *map(tree_leaves, parts), strict=True):
+                joined = torch.cat(pieces, grown_dimension(pieces[0].shape, whole.shape) or 0)
+                self.num_different += int((bits(joined) != bits(whole)).sum())
+                num_compared += whole.numel()
+        except ValueError:  # the items do not lie along one dimension
+            self.num_different += 1
         self.num_compared.append(num_compared)
 
 
@@ -211,7 +214,9 @@ def is_recording() -> bool:
 def _parts(leaves: Sequence[Any], structure: Any, shapes: Iterator[torch.Size]) -> Iterator[Any]:
     """The arguments of a call, cut along the dimension of its items into pieces of the given shapes."""
     pieces = [_pieces(leaf, next(shapes)) if isinstance(leaf, torch.Tensor) else repeat(leaf) for leaf in leaves]
-    return (tree_unflatten(list(part), structure) for part in zip(*pieces, strict=False))  # some are endless
+    is_endless = all(isinstance(some, repeat) for some in pieces)  # nothing of the call belongs to an item
+    for part in islice(zip(*pieces, strict=False), 1 if is_endless else None):
+        yield tree_unflatten(list(part), structure)
 
 
 def _pieces(tensor: torch.Tensor, shape: torch.Size) -> Iterable[torch.Tensor]:

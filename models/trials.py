@@ -49,7 +49,7 @@ def difference(smaller: Recording, larger: Recording) -> str | None:
         pairs = zip((*names, "nothing"), (*others, "nothing"), strict=False)
         expected, found = next(pair for pair in pairs if pair[0] != pair[1])
         return f"calls {found} where a smaller batch calls {expected}"
-    if larger.num_different:
+    if larger.num_different or len(smaller.regions) != len(larger.regions):
         return "compiled code gives other bits"
     tried: set[str] = set()
     for one, other in zip(smaller.operations, larger.operations, strict=True):
@@ -61,6 +61,8 @@ def difference(smaller: Recording, larger: Recording) -> str | None:
                 problem = f"takes {error}"
             except torch.OutOfMemoryError:
                 problem = "leaves no memory to try it"
+            except Exception as error:  # an operation may not take such inputs; no item should fail for that
+                problem = f"cannot be tried ({type(error).__name__})"
             if problem:
                 return f"{other.name} {problem}"
     return None

@@ -8,9 +8,12 @@ POISON = {
     "is unspeakable in drawing": ("Unspeakable", "its message cannot be read"),
     "segfaults in drawing": ("WorkerDied", "3 times while it drew this item alone: signal SIGSEGV"),
     "hangs in drawing": ("DeadlinePassed", "3 times while it drew this item alone: not done after 4 s"),
-    "stops in drawing": ("DeadlinePassed", "3 times while it drew this item alone: the process did not answer for 4 s"),
     "interrupts encoding": ("KeyboardInterrupt", "KeyboardInterrupt"),
     "is unspeakable in encoding": ("Unspeakable", "its message cannot be read"),
+    "stops in encoding": (
+        "DeadlinePassed",
+        "3 times while it encoded this item alone: the process did not answer for 4 s",
+    ),
     "exits in encoding": ("WorkerDied", "3 times while it encoded this item alone: it ended without a message"),
     "is killed in storing": ("WorkerDied", "3 times while it stored this item alone: it ended without a message"),
 }

@@ -169,3 +169,13 @@ def test_a_timestep_may_come_twice(checkpoints: Path) -> None:
     scheduler = {"num_train_timesteps": 20}
     model = load(checkpoints, "SanaPipeline", "float32", scheduler=scheduler)
     assert draw(model, [request_for("a red circle", 5, num_inference_steps=15)]).std() > 1
+
+
+def test_a_trial_that_cannot_be_made_costs_no_item() -> None:
+    region = Region(lambda items, others: items * others.mean())
+    batches, items = ProvenBatches(1), torch.randn(4, 8)
+    result = batches(lambda part: region(part, torch.ones(len(part) + 1)), items)
+    torch.testing.assert_close(result, items)
+    assert list(batches.refuted.values()) == [2]
+    shared = batches_of(lambda part: part * region(torch.ones(3), torch.ones(3)).mean(), items[:2])
+    assert not shared.refuted, "nothing of the region's call belongs to an item"
