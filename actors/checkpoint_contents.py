@@ -46,7 +46,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the small files of a checkpoint say.
+    """The content of a checkpoint's small files.
 
     Attributes:
         configs: component name → its JSON config, and `model_index`.

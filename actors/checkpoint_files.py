@@ -45,7 +45,7 @@ class CheckpointFiles(Protocol):
         """
 
     def fingerprints(self) -> dict[str, Any]:
-        """By name, a JSON value that changes if the file's content does."""
+        """Values by file name, in JSON, each of which changes if the file's content does."""
 
 
 def open_files(source: str, revision: str | None) -> tuple[CheckpointFiles, str | None]:
@@ -175,7 +175,7 @@ class StoredFiles:
             return {name: self.fingerprint(path) for name, path in self._paths.items()}
 
     def fingerprint(self, path: str) -> list[Any]:
-        """What the store itself says of a file's content: its ETag or checksum, else its time of change."""
+        """The store's own word for a file's content: its ETag or checksum, else its time of change."""
         info = self.filesystem.info(path)
         for key in _SIGNS_OF_CONTENT:
             if info.get(key):
@@ -217,7 +217,7 @@ class HubFiles:
 
 
 def git_blob_id(path: Path) -> str | None:
-    """What git and the Hub call a small file's content, 40 hex digits; None for a large one, which lies in LFS."""
+    """The name that git gives to a small file's content, 40 hex digits; None for a large one, which lies in LFS."""
     if path.stat().st_size > _MAX_BYTES_WITHOUT_LFS:
         return None
     data = path.read_bytes()
@@ -230,7 +230,7 @@ def _belonging(names: Iterable[str]) -> list[str]:
 
 
 def _state_of_file(path: Path) -> str:
-    """What changes if a file does; `touch` and `cp -p` set the time of modification, but not that of change."""
+    """A value that changes if a file does; `touch` and `cp -p` set the time of modification, but not that of change."""
     status = os.stat(path)
     state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return "|".join([os.path.realpath(path), *map(str, state)])

@@ -163,7 +163,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _contents_file(folder: Path) -> Path:
-    """Where the sha256 of what was fetched into a folder of the cache is kept."""
+    """The file that keeps the sha256 of what was fetched into a folder of the cache."""
     return folder.with_suffix(".json")
 
 

@@ -68,7 +68,7 @@ def _problem_of_video(width: int, height: int, fps: float) -> str | None:
 
 @dataclass(frozen=True)
 class EncodableRules:
-    """What a model can draw and its format can hold.
+    """The rules of a model and of the format of its files.
 
     Args:
         rules: the model's.

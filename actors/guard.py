@@ -17,7 +17,7 @@ _END = object()
 
 
 class ProcessDied(Exception):
-    """What a task does ended its process again and again; the message says how often, and the cause."""
+    """A step of a task ended its process again and again; the message says how often, and the cause."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,10 @@ class Journal:
         return None if self._is_stopping else suspicions
 
     def suspicions(self, items: Sequence[str]) -> dict[str, Suspicion]:
-        """Those of the items that were in a process's hands at its death: whoever asks takes them in hand now."""
+        """Return the suspicions against items that a process had in hand when it died.
+
+        The process that asks takes them in hand now.
+        """
         with self._lock:
             for name, attempt in list(self._attempts.items()):
                 if not attempt.items.isdisjoint(items):

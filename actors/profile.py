@@ -93,7 +93,7 @@ class FirstBatch:
 
 @dataclass
 class _Stored:
-    """What a file holds beside its format's version.
+    """The content of a file beside its format's version.
 
     Attributes:
         of: the model, settings, device and versions of the profile, as JSON values.

@@ -63,7 +63,7 @@ def read_header(read: Callable[[int, int], bytes], num_bytes: int) -> Mapping[st
 
 
 def _end(name: str, tensor: Mapping[str, Any]) -> int:
-    """Where a tensor's data end, counted from the end of the header, in bytes."""
+    """The place where a tensor's data end, counted from the end of the header, in bytes."""
     begin, end = tensor["data_offsets"]
     bits = _BITS.get(tensor["dtype"])
     if bits is not None and (end - begin) * 8 != math.prod(tensor["shape"]) * bits:

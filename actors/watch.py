@@ -37,7 +37,7 @@ class Watched:
 
 
 class Watch:
-    """What is on its way through a process, in order: while one batch is computed, the next may be launched.
+    """The work on its way through a process, in order: while one batch is computed, the next may be launched.
 
     A deadline counts from the end of whatever came before. It is kept even where Python does not get a turn; and while
     the process shows no sign of life, as where it is stopped, the journal ends it from outside. There is one for each

@@ -41,7 +41,7 @@ _NUM_ENCODINGS = 4
 
 @dataclass
 class Stage:
-    """What was seen of a stage.
+    """Counts of a stage's calls and trials.
 
     Attributes:
         calls: by size, calls with as many items at proven sizes.

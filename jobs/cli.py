@@ -116,7 +116,7 @@ def _add_job_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _add_output_arguments(command: argparse.ArgumentParser) -> None:
-    """What every command takes that works on an output; `_output` reads it."""
+    """Add the arguments of commands that work on an output; `_output` reads them."""
     command.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes, or its job file")
     command.add_argument("--environment", metavar="NAME", help="one of the job file's environments")
     command.add_argument("--date", help="what the job file's ${date:…} writes; else now, in UTC")

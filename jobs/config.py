@@ -269,7 +269,7 @@ class Job(_Section):
 
     @property
     def templates(self) -> Mapping[tuple[str, ...], str]:
-        """By keys, how values that come from variables are written; see `jobs.environment_values`."""
+        """The spelling of values that come from variables, by their keys; see `jobs.environment_values`."""
         return self._templates
 
     def with_templates(self, templates: Mapping[tuple[str, ...], str]) -> "Job":

@@ -84,7 +84,7 @@ def _with_files(part: Part, checkpoint: Checkpoint, folder: str) -> Part:
 
 
 def _answers(parts: Sequence[tuple[Part, Checkpoint]]) -> dict[str, str]:
-    """By key what is wrong with a part, empty if nothing is; without those that could not be found out."""
+    """The problems of parts by key, empty if there is none; without those that could not be found out."""
     by_key = {_key(part): (part, checkpoint) for part, checkpoint in parts}
     answers = dict.fromkeys((key for key in by_key if (_REMEMBERED / key).exists()), "")
     unknown = {key: pair for key, pair in by_key.items() if key not in answers}

@@ -222,7 +222,7 @@ def _scan(
 
 
 def _scans(manifest: Manifest, scan: "_Scan", limit: int | None) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """What the scan of all row groups gives, in their order."""
+    """The results of scanning all row groups, in their order."""
     if limit is not None and limit <= _NUM_ROWS_READ_HERE:  # no row group is read further than need be
         for number, row_group in enumerate(manifest.row_groups):
             yield from scan.parts(row_group, number, max(_NUM_ROWS_OF_A_LIMIT, limit))

@@ -20,7 +20,7 @@ from manifests.storage import Folder
 
 @dataclass
 class Broken:
-    """What was found that can be repaired.
+    """The damage that can be repaired.
 
     Attributes:
         items: ids and sample indices of records whose media are missing or damaged.
@@ -32,13 +32,13 @@ class Broken:
 
     @property
     def written_here(self) -> list[str]:
-        """Those media without a record whose names are such as rendermill gives."""
+        """The media without a record that have names as rendermill gives them."""
         return [name for name in self.nameless if is_written_here(name)]
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """What was done.
+    """A count of the repairs.
 
     Attributes:
         num_dropped: records that were removed.

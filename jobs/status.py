@@ -138,7 +138,7 @@ def look(output: Folder) -> Status:
 def _told(
     run_id: str, told: Mapping[str, Any], holder: Holder | None, silence: float | None, error_types: Mapping[str, int]
 ) -> Status:
-    """What a run's file and the lease say together."""
+    """The state of a run, from its file and the lease."""
     is_under_way = told["state"] in _UNDER_WAY
     is_alive = holder is not None and holder.run_id == run_id
     is_going = is_under_way and is_alive

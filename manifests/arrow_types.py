@@ -174,7 +174,7 @@ def as_type(array: pa.Array, target: pa.DataType) -> pa.Array:
 
 
 def row_bytes(array: pa.Array) -> np.ndarray:
-    """What every row of an array takes in memory once nothing is dictionary-encoded: (rows,), int64, bytes."""
+    """The memory that each row of an array takes once nothing is dictionary-encoded: (rows,), int64, bytes."""
     data_type = array.type
     if types.is_null(data_type):
         return np.zeros(len(array), np.int64)

@@ -170,7 +170,7 @@ class FencedFolder(Folder):
             raise self._lost(error) from error
 
     def _lost(self, error: FileNotFoundError) -> OSError:
-        """What to raise where the folder of temporary files is gone; a follower removes it."""
+        """The error to raise if the folder of temporary files is gone; a follower removes it."""
         if self.is_local:
             self.lease.check()
             return OSError(errno.ESTALE, "the folder of temporary files was removed", error.filename)

@@ -92,7 +92,7 @@ def expanding_column(metadata: pq.FileMetaData) -> str | None:
 
 
 def _leaves(metadata: pq.FileMetaData, row_group: int) -> Iterator[tuple[str, int, int, int]]:
-    """Of every leaf of every column in a row group.
+    """The sizes of every leaf of every column in a row group.
 
     Yields:
         The column's name, and in bytes: what is stored, what all takes in memory, what one row may take.

@@ -37,7 +37,7 @@ class KeyedRows:
         return self.table.num_rows
 
     def filter(self, mask: pa.ChunkedArray) -> "KeyedRows":
-        """Those for which the mask is true; mostly all, and then nothing is copied."""
+        """The rows for which the mask is true; mostly all, and then nothing is copied."""
         if pc.all(mask, min_count=0).as_py():
             return self
         return KeyedRows(self.table.filter(mask), self.keys.filter(mask))
@@ -47,7 +47,7 @@ class KeyedRows:
         return KeyedRows(self.table.slice(start, length), self.keys.slice(start, length))
 
     def take(self, positions: pa.Array) -> "KeyedRows":
-        """Those in these positions."""
+        """The rows in these positions."""
         return KeyedRows(self.table.take(positions), self.keys.take(positions))
 
     def select(self, names: list[str]) -> "KeyedRows":

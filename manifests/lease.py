@@ -323,7 +323,7 @@ def newest_number(folder: Folder) -> int | None:
 
 
 def _read(folder: Folder, number: int) -> Holder:
-    """What a lease file says; a stand-in if it is damaged, or was removed as another run took over."""
+    """The holder that a lease file names; a stand-in if it is damaged, or was removed as another run took over."""
     try:
         content = json.loads(folder.read(layout.lease(number)) or b"")
         return Holder(**_known(content))

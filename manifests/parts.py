@@ -29,7 +29,7 @@ _LEASE = b"rendermill.lease"
 
 
 class Origin(NamedTuple):
-    """Where a record was made: its columns of these names."""
+    """The place where a record was made: its columns of these names."""
 
     model: str
     device: str
@@ -82,7 +82,7 @@ class Parts:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the rows."""
+        """The schema of the rows."""
         return self._schema
 
     def seal(self) -> None:

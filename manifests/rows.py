@@ -48,7 +48,7 @@ class Settled:
 
 
 class Item(NamedTuple):
-    """What a valid row asks for."""
+    """The request of a valid row."""
 
     id: str
     prompt: str

@@ -100,7 +100,7 @@ def read_member(folder: Folder, shard: str, member: str) -> bytes | None:
 
 
 class Kept(NamedTuple):
-    """What became of a shard out of which samples were taken.
+    """The result of taking samples out of a shard.
 
     Attributes:
         name: of the shard that holds the others now; the old one's if there was nothing to take out.

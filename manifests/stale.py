@@ -36,7 +36,7 @@ class StaleMedia:
 
     @property
     def due(self) -> set[str]:
-        """Those of them that readers have had enough time for."""
+        """The media that readers have had enough time for."""
         now = time.monotonic()
         return {name for name in self.media if self._due_at[name] <= now}
 
@@ -66,7 +66,7 @@ class StaleMedia:
         return list(self._notes)
 
     def named_by(self, notes: Collection[str]) -> set[str]:
-        """What these notes name."""
+        """The media that these notes name."""
         return set().union(*(self._notes[name] for name in notes))
 
     def forget(self, done: Collection[str], notes: Collection[str]) -> None:
@@ -92,7 +92,7 @@ class StaleMedia:
         return self._checked(content, name)
 
     def _checked(self, media: Collection[object], place: str) -> set[str]:
-        """Those that are media of the output: nothing else is removed, whatever a file says."""
+        """The names that are media of the output: nothing else is removed, whatever a file says."""
         for name in media:
             if not layout.is_media(name):
                 self.problems.append(

@@ -286,7 +286,7 @@ class Folder:
             return None
 
     def _now(self) -> float:
-        """What a local or network disk takes for the time; this machine's time where nothing can be written there."""
+        """The time by the clock of a local or network disk; this machine's time where nothing can be written there."""
         try:
             with self._temporary(b"", is_synced=False) as temporary:
                 return os.stat(temporary).st_mtime

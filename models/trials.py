@@ -123,7 +123,7 @@ class Source:
         return torch.randn(tuple(shape), generator=self._generator, device=self._device)
 
     def spread(self, shape: Sequence[int], dtype: torch.dtype, is_product: bool = True) -> torch.Tensor:
-        """Numbers of both signs over so many powers of two that almost every addition is rounded to float32.
+        """Random numbers of both signs over many powers of two: almost every addition of them is rounded to float32.
 
         Args:
             is_product: their products are added, which have twice as many digits.

@@ -11,7 +11,7 @@ from fsspec import AbstractFileSystem
 
 
 class Refused(Exception):
-    """What S3's client raises where a condition does not hold."""
+    """The error of S3's client if a condition does not hold."""
 
     response: ClassVar = {"Error": {"Code": "PreconditionFailed"}}
 

@@ -238,7 +238,7 @@ def planned(checkpoint: Path, **config: Any) -> ResolvedModel:
 
 
 def pixels(model: ResolvedModel) -> np.ndarray:
-    """What a model draws."""
+    """The pixels of a model."""
     is_video = model.checkpoint.pipeline_class == "WanPipeline"
     request = request_for("a red circle", 3, num_inference_steps=2, **({"num_frames": 5} if is_video else {}))
     with fetched(model.checkpoint, 0.0) as folder:

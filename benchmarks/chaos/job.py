@@ -59,7 +59,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the drivers wrote."""
+        """The output of all drivers."""
         return self._folder / "driver.log"
 
     @contextmanager

@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_READS = 0.2
 
 @dataclass
 class Reads:
-    """What a reader met.
+    """The findings of a reader.
 
     Attributes:
         num_reads: of the table of records.

@@ -52,7 +52,7 @@ class Takeovers:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What can be done here."""
+        """The kinds of strikes that are possible here."""
         return tuple(self._by_kind)
 
     def take_over(self, kind: str, output: str) -> bool:

@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LOOKS = 0.005
 
 @dataclass(frozen=True)
 class Trap:
-    """What `notes/sitecustomize.py` does to a driver, and when.
+    """A plan for `notes/sitecustomize.py`: what to do to a driver, and when.
 
     Attributes:
         action: the signal that it gets, or "cut": it is cut off from the store.
