@@ -63,6 +63,11 @@ class Layout:
         return tensor
 
 
+def layouts_in(argument: Any) -> list[Layout]:
+    """The layouts in an argument, which may be nested, in order."""
+    return [leaf for leaf in tree_leaves(argument) if isinstance(leaf, Layout)]
+
+
 @dataclass(frozen=True)
 class Operation:
     """One call of an operation.
@@ -83,7 +88,7 @@ class Operation:
     @property
     def layouts(self) -> list[Layout]:
         """The layouts of all tensors among the arguments, in order."""
-        return [leaf for leaf in tree_leaves(dict(self.arguments)) if isinstance(leaf, Layout)]
+        return layouts_in(dict(self.arguments))
 
     @property
     def may_round(self) -> bool:

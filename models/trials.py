@@ -7,11 +7,10 @@ Operations without such inputs run on ordinary ones until enough results were co
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 
-from models.operations import Layout, Operation, Recording, bits, grown_dimension
+from models.operations import Layout, Operation, Recording, bits, grown_dimension, layouts_in
 
 _LARGE_SCORE = 2.0**11
 """Queries and keys of this size turn the rounding of a float32 sum into attention scores around 1."""
@@ -70,7 +69,8 @@ def difference(smaller: Recording, larger: Recording) -> str | None:
 
 def _difference_of(smaller: Operation, larger: Operation) -> str | None:
     """Run an operation at both sizes, on the same items, until enough results were compared."""
-    grown = [grown_dimension(*map(_shape, pair)) for pair in zip(smaller.layouts, larger.layouts, strict=True)]
+    pairs = zip(smaller.layouts, larger.layouts, strict=True)
+    grown = [grown_dimension(one.shape, other.shape) for one, other in pairs]
     if all(dimension is None for dimension in grown):
         return None
     source = Source(smaller.layouts[0].device)
@@ -96,10 +96,6 @@ def _difference_of(smaller: Operation, larger: Operation) -> str | None:
         if 0 < num_compared < num_needed:
             return "gives too few results to tell"
     return None
-
-
-def _shape(layout: Layout) -> tuple[int, ...]:
-    return layout.shape
 
 
 def _repeated(tensor: torch.Tensor, dimension: int | None, shape: Sequence[int]) -> torch.Tensor:
@@ -182,12 +178,8 @@ def _named(operation: Operation, values: Mapping[str, torch.Tensor]) -> Values:
     return [
         values.get(name, torch.full(layout.shape, float(name.startswith("scale")), device=layout.device))
         for name, argument in operation.arguments.items()
-        for layout in _layouts_in(argument)
+        for layout in layouts_in(argument)
     ]
-
-
-def _layouts_in(argument: Any) -> list[Layout]:
-    return Operation(None, {"": argument}).layouts
 
 
 def _ordinary(source: Source, operation: Operation) -> Values:
