@@ -143,7 +143,7 @@ def _common_struct(one: pa.StructType, other: pa.StructType) -> pa.DataType | No
 def as_type(array: pa.Array, target: pa.DataType) -> pa.Array:
     """The values of an array in a type that holds them (`carried_type`, `common_type`).
 
-    Arrow's own cast lacks some of these, and breaks list views.
+    Arrow's own cast lacks some of these, and breaks list views and slices of lists of nulls.
     """
     if array.type == target:
         return array

@@ -106,8 +106,7 @@ class Ledger:
 
     def add(self, receipts: pa.Table) -> None:
         """Take receipts (`schema.receipt_schema`) from the pipeline. Nothing is stored until `flush`."""
-        schema = self._failures.schema
-        self._unflushed.append(KeyedRows.of(receipts.select(schema.names).cast(schema)))
+        self._unflushed.append(KeyedRows.of(conformed(receipts, self._failures.schema)))
 
     def doubt(self, receipts: pa.Table) -> None:
         """Take note, before the next flush, of receipts whose items others have brought: their media may be doubles."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
+from manifests.arrow_types import as_type
+
 FORMAT_VERSION = 1
 
 
@@ -125,11 +127,13 @@ def arrow_schema(columns: tuple[Column, ...], extra: pa.Schema | None = None) ->
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table with the columns of a schema; null are those that an earlier rendermill did not write."""
-    columns = [
-        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, names=schema.names).cast(schema)
+
+    def column(field: pa.Field) -> pa.ChunkedArray | pa.Array:
+        if field.name not in table.column_names:
+            return pa.nulls(table.num_rows, field.type)
+        return pa.chunked_array([as_type(chunk, field.type) for chunk in table[field.name].chunks], field.type)
+
+    return pa.table([column(field) for field in schema], schema)
 
 
 def receipt_schema(extra: pa.Schema) -> pa.Schema:

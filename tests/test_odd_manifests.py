@@ -29,7 +29,7 @@ from manifests.output_format import read_format, settle_format
 from manifests.prompts import open_manifest
 from manifests.row_groups import MAX_TEXT_BYTES, read
 from manifests.rows import RowValidator
-from manifests.schema import ModelContract
+from manifests.schema import ModelContract, conformed
 from manifests.storage import Folder
 from manifests.values import python_values
 
@@ -87,6 +87,18 @@ def every_type() -> dict[str, pa.Array]:
         "nothings": pa.array([[None], None, [], [None, None]], pa.list_(pa.null())),
         "garbled": not_utf8([b"\xff\xfe", b"a", b"", b"b"]),
     }
+
+
+@pytest.mark.parametrize("start", range(NUM_ROWS))
+def test_columns_of_every_type_keep_their_values_in_any_slice(start: int) -> None:
+    carried = {name: as_type(column, carried_type(column.type)) for name, column in every_type().items()}
+    table = pa.table(carried)
+    for num_rows in range(1, NUM_ROWS + 1 - start):
+        kept = conformed(pa.concat_tables([table.slice(start, num_rows), table]), table.schema)
+        kept.validate()
+        for name, column in carried.items():
+            expected = [*python_values(column)[start : start + num_rows], *python_values(column)]
+            assert repr(python_values(kept[name])) == repr(expected), name
 
 
 def parquet(path: Path, columns: Any, **options: Any) -> None:
