@@ -17,6 +17,15 @@ from models.trials import difference, is_enough
 _Stage = Callable[..., tuple[torch.Tensor, ...]]
 
 
+def shape_of(inputs: Sequence[torch.Tensor]) -> str:
+    """The shape of an item's inputs, in words.
+
+    Args:
+        inputs: tensors (items, …).
+    """
+    return " ".join("x".join(map(str, tensor.shape[1:])) for tensor in inputs)
+
+
 class ProvenBatches:
     """Calls one stage of a model (text encoder, denoiser, VAE decoder) at sizes that give the reference's bits.
 
@@ -60,7 +69,7 @@ class ProvenBatches:
         if self.reference_batch is None:
             parts = zip(*(tensor.split(self._largest) for tensor in inputs), strict=True)
             return _joined([self._call(function, part, len(part[0])) for part in parts])
-        shape = " ".join("x".join(map(str, tensor.shape[1:])) for tensor in inputs)
+        shape = shape_of(inputs)
         sizes = self.sizes.setdefault(shape, [self.reference_batch])
         outputs: list[tuple[torch.Tensor, ...]] = []
         start = 0
