@@ -18,6 +18,9 @@ from manifests.lease import read_holder
 from manifests.secrets import mask_all_secrets
 from manifests.storage import Folder, absolute
 
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+"""What reading a file of a submission may raise that somebody changed or cut off."""
+
 
 def new_run_id() -> str:
     """A name for a submission that sorts by time."""
@@ -75,7 +78,7 @@ def _lease_of(output: Folder, run_id: str) -> int:
     """The number of a run's lease; -1 where its file does not tell."""
     try:
         return int(read_run(output, run_id).get("lease", -1))
-    except (UserError, ValueError, TypeError):
+    except (UserError, *DAMAGE):
         return -1
 
 
@@ -86,13 +89,16 @@ def job_of_run(output: Folder, run_id: str) -> Job:
         UserError: there is no such submission, or this rendermill does not understand its job.
     """
     told = read_run(output, run_id)
-    templates = {tuple(keys): template for keys, template in told.get("from_variables", [])}
-    return parse_job(told.get("job"), f"{output.url}/{run_file(run_id)}", templates)
+    try:
+        templates = {tuple(keys): template for keys, template in told.get("from_variables", [])}
+        return parse_job(told.get("job"), f"{output.url}/{run_file(run_id)}", templates)
+    except DAMAGE as error:
+        raise damaged(output, run_id, error) from error
 
 
 def source_of_run(output: Folder, run_id: str) -> str:
-    """The path of a submission's job file."""
-    return str(read_run(output, run_id)["job_file"])
+    """The path of a submission's job file; that of the submission's own file where that says none."""
+    return str(read_run(output, run_id).get("job_file", run_file(run_id)))
 
 
 def read_run(output: Folder, run_id: str) -> dict[str, Any]:
@@ -106,11 +112,20 @@ def read_run(output: Folder, run_id: str) -> dict[str, Any]:
         raise UserError(f"output {output.url}: no {run_file(run_id)} there")
     try:
         return dict(json.loads(content))
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"output {output.url}: {run_file(run_id)} is damaged ({one_line(error)}); delete it: it says what one run "
-            "did, and no record depends on it"
-        ) from error
+    except DAMAGE as error:
+        raise damaged(output, run_id, error) from error
+
+
+def damaged(output: Folder, run_id: str, error: Exception) -> UserError:
+    """The mistake that a submission's file is, as it says nothing sensible.
+
+    Args:
+        error: one of `DAMAGE`.
+    """
+    return UserError(
+        f"output {output.url}: {run_file(run_id)} is damaged ({type(error).__name__}: {one_line(error, 100)}); "
+        "delete it: it says what one run did, and no record depends on it"
+    )
 
 
 def _from_anywhere(job: Job) -> Job:

@@ -14,10 +14,8 @@ from rich.text import Text
 
 from jobs.console import Screen, json_text, printable
 from jobs.records import read_failures
-from jobs.run_file import newest_run, read_run
+from jobs.run_file import DAMAGE, damaged, newest_run, read_run
 from jobs.words import duration
-from manifests.errors import UserError, one_line
-from manifests.layout import run_file
 from manifests.lease import Holder, looks_alive, read_holder, seconds_of_silence
 from manifests.storage import Folder
 
@@ -128,11 +126,8 @@ def look(output: Folder) -> Status:
     try:
         found = _told(run_id, told, holder, silence, error_types)
         return _STATUS.validate_python(asdict(found))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"output {output.url}: {run_file(run_id)} is damaged ({type(error).__name__}: {one_line(error, 100)}); "
-            "delete it: it says what one run did, and no record depends on it"
-        ) from error
+    except DAMAGE as error:
+        raise damaged(output, run_id, error) from error
 
 
 def _told(

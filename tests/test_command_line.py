@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import yaml
 
 from jobs.cli import main
 from manifests.errors import UserError, one_line, traceback_of
-from manifests.lease import Lease
+from manifests.lease import Lease, _new_holder
 from manifests.storage import Folder
 
 EVIL = "\x1b]0;red\x07 \x9b31m \u202eright to left\u2066"
@@ -33,9 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "manifest": "prompts.parquet",
         "output": "out",
         "models": {"sana": {"checkpoint": "sana"}},
-        "environments": {"other": {"output": "nowhere"}},
     }
-    Path("job.yaml").write_text(yaml.safe_dump(job))
+    Path("job.yaml").write_text(yaml.safe_dump(job | {"environments": {"other": {"output": "nowhere"}}}))
     Path("evil.yaml").write_text(json.dumps(job | {"name": EVIL, EVIL: 1}))
     Path("named.yaml").write_text(json.dumps(job | {"name": EVIL}))
     Path("notes.txt").write_text("notes")
@@ -138,6 +138,46 @@ def test_a_damaged_file_of_a_run_is_named(
     assert "runs/20261126T000000-aaaaaa.json is damaged (" in told.err
     assert told.err.count("\n") == 1, told.err
     assert told.out.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[" * 100_000,
+        b"\xff",
+        b"7",
+        b'{"from_variables": 3}',
+        b'{"job": {"models": {}}, "from_variables": [[["models", "sana", "batch"], "${oc.env:HOME}"]]}',
+    ],
+)
+def test_retry_names_a_damaged_file_of_a_run(folder: Path, capfd: pytest.CaptureFixture[str], content: bytes) -> None:
+    (folder / "out/runs/20261126T000000-aaaaaa.json").write_bytes(content)
+    assert main(["retry", "out"]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"rendermill: output {folder}/out: runs/20261126T000000-aaaaaa.json is damaged (")
+    assert error.endswith("delete it: it says what one run did, and no record depends on it\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("has_lease_file", [True, False])
+def test_the_newest_run_is_the_one_that_took_the_lease_last_whatever_clocks_said(
+    folder: Path, capfd: pytest.CaptureFixture[str], has_lease_file: bool
+) -> None:
+    first, second = "20991231T235959-ffffff", "20261126T000000-aaaaaa"
+    told = json.loads((folder / f"out/runs/{second}.json").read_text()) | {"job_file": "job.yaml"}
+    for run_id, number in ((first, 9), (second, 10)):
+        job = told["job"] | {"manifest": f"of-{run_id}.parquet"}
+        content = told | {"run_id": run_id, "started_at": run_id[:8], "job": job}
+        content |= {} if has_lease_file else {"lease": number}  # in which an earlier version wrote none
+        (folder / f"out/runs/{run_id}.json").write_text(json.dumps(content))
+    if has_lease_file:
+        holder = replace(_new_holder(second), is_released=True)
+        Folder("out").write("lease/000010.json", holder.as_json())
+    assert main(["status", "out"]) == 0
+    assert f"run {second}: failed; began 20261126" in capfd.readouterr().out
+    assert main(["retry", "out"]) == 2
+    assert f"manifest {folder}/of-{second}.parquet: no such file" in capfd.readouterr().err
 
 
 def test_a_job_is_printed_with_its_characters_escaped(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
