@@ -5,6 +5,7 @@ from pathlib import Path
 from jobs.job_file import JobFile, read_job_file
 from manifests.errors import UserError
 from manifests.layout import FORMAT_FILE
+from manifests.output_format import refuse_newer
 from manifests.storage import Folder, absolute, first_contact
 
 _YAML = (".yaml", ".yml")
@@ -66,8 +67,10 @@ def _job_file(place: str, environment: str | None, date: str | None) -> JobFile 
 def _existing(url: str, what: str, patience_seconds: float) -> Folder:
     folder = Folder(absolute(url), patience_seconds)
     with first_contact(f"{what} {folder.url}: cannot be read"):
-        if folder.read(FORMAT_FILE) is not None:
-            return folder
+        stored = folder.read(FORMAT_FILE)
+    if stored is not None:
+        refuse_newer(folder.url, stored)
+        return folder
     if "://" not in folder.url and not Path(folder.url).exists():
         raise UserError(f"{what} {folder.url}: no such folder; rendermill generate writes one")
     raise UserError(f"{what} {folder.url}: no {FORMAT_FILE} there, so it is no output of rendermill")

@@ -1,7 +1,7 @@
 """`rendermill.json`: what an output's first run settled, and later ones keep to."""
 
 import json
-from typing import Any, get_args
+from typing import get_args
 
 import pyarrow as pa
 
@@ -10,6 +10,8 @@ from manifests.arrow_types import holds
 from manifests.errors import UserError, one_line
 from manifests.schema import FORMAT_VERSION
 from manifests.storage import Folder
+
+_NO_JSON = (ValueError, TypeError, RecursionError)
 
 
 def settle_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
@@ -76,25 +78,32 @@ def stored_format(folder: Folder) -> tuple[pa.Schema, layout.Layout] | None:
     stored = folder.read(layout.FORMAT_FILE)
     if stored is None:
         return None
-    content = _parsed(folder, stored)
-    if content["format_version"] > FORMAT_VERSION:
-        raise UserError(
-            f"output {folder.url}: its format {content['format_version']} is newer than this rendermill's "
-            f"{FORMAT_VERSION}; upgrade rendermill"
-        )
-    return content["extra_schema"], content["layout"]
-
-
-def _parsed(folder: Folder, stored: bytes) -> dict[str, Any]:
-    """The file's content, with the extra columns as a schema."""
+    refuse_newer(folder.url, stored)
     try:
         content = dict(json.loads(stored))
         schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
         if content["layout"] not in get_args(layout.Layout):
             raise ValueError(f"layout {content['layout']!r}")
-        return content | {"extra_schema": schema, "format_version": int(content["format_version"])}
-    except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
+    except (*_NO_JSON, KeyError, pa.ArrowException) as error:
         raise UserError(
-            f"output {folder.url}: {layout.FORMAT_FILE} cannot be read ({one_line(error)}); put it back as it was, or "
-            "delete it, and the next run writes it again from its job and manifest"
+            f"output {folder.url}: {layout.FORMAT_FILE} cannot be read ({type(error).__name__}: {one_line(error)}); "
+            "put it back as it was, or delete it, and the next run writes it again from its job and manifest"
         ) from error
+    return schema, content["layout"]
+
+
+def refuse_newer(url: str, stored: bytes) -> None:
+    """Raise a `UserError` if a newer rendermill wrote the file, whatever else that may have put in it.
+
+    Args:
+        url: the output's.
+        stored: the file's content.
+    """
+    try:
+        version = dict(json.loads(stored)).get("format_version")
+    except _NO_JSON:
+        return
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(
+            f"output {url}: its format {version} is newer than this rendermill's {FORMAT_VERSION}; upgrade rendermill"
+        )

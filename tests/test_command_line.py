@@ -19,6 +19,7 @@ import yaml
 from jobs.cli import main
 from manifests.errors import UserError, one_line, traceback_of
 from manifests.lease import Lease, _new_holder
+from manifests.output_format import settle_format
 from manifests.storage import Folder
 
 EVIL = "\x1b]0;red\x07 \x9b31m \u202eright to left\u2066"
@@ -178,6 +179,45 @@ def test_the_newest_run_is_the_one_that_took_the_lease_last_whatever_clocks_said
     assert f"run {second}: failed; began 20261126" in capfd.readouterr().out
     assert main(["retry", "out"]) == 2
     assert f"manifest {folder}/of-{second}.parquet: no such file" in capfd.readouterr().err
+
+
+FORMAT_FILES = {
+    "empty": (b"", "JSONDecodeError: Expecting value"),
+    "a list": (b"[1]", "TypeError: "),
+    "a number": (b"7", "TypeError: "),
+    "deep": (b"[" * 100_000, "RecursionError: "),
+    "not UTF-8": (b"{\xff}", "UnicodeDecodeError: "),
+    "somebody else's": (b'{"name": "web-app", "version": "1.0"}', "KeyError: 'extra_schema'"),
+    "cut schema": (b'{"format_version": 1, "layout": "files", "extra_schema": "10"}', "ArrowInvalid: "),
+    "unknown layout": (b'{"format_version": 1, "layout": "zip", "extra_schema": "%b"}', "ValueError: layout 'zip'"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMAT_FILES)
+def test_a_format_file_that_says_nothing_is_named_and_may_be_deleted(
+    folder: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    content, reason = FORMAT_FILES[kind]
+    schema = pa.schema([("own", pa.int64())])
+    (folder / "out/rendermill.json").write_bytes(content.replace(b"%b", schema.serialize().hex()))
+    assert main(["verify", "out", "--repair"]) == 2
+    told = capfd.readouterr()
+    assert told.err.startswith(f"rendermill: output {folder}/out: rendermill.json cannot be read ({reason}"), told.err
+    assert told.err.endswith("or delete it, and the next run writes it again from its job and manifest\n")
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    (folder / "out/rendermill.json").unlink()
+    settle_format(Folder("out"), schema, "files")
+    assert main(["verify", "out", "--repair"]) == 0
+
+
+@pytest.mark.parametrize("command", ["status", "retry", "verify"])
+def test_a_newer_output_asks_for_a_newer_rendermill(
+    folder: Path, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    (folder / "out/rendermill.json").write_text('{"format_version": 2, "columns": []}')
+    assert main([command, "out"]) == 2
+    told = f"output {folder}/out: its format 2 is newer than this rendermill's 1; upgrade rendermill"
+    assert capfd.readouterr() == ("", f"rendermill: {told}\n")
 
 
 def test_a_job_is_printed_with_its_characters_escaped(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
