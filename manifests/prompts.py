@@ -102,6 +102,10 @@ def _footer_or_reason(file: ManifestFile, keeps_content: bool) -> "_Footer | str
         return str(problem)
     except UserError:
         raise
+    except pa.ArrowNotImplementedError as error:
+        return (
+            f"it has a column of a type that Arrow cannot read: {one_line(error)}; write it in another type, or as text"
+        )
     except Exception as error:
         if is_passing(error):
             raise

@@ -6,6 +6,7 @@ import functools
 import http.server
 import json
 import os
+import shutil
 import tarfile
 import threading
 import uuid
@@ -33,6 +34,8 @@ from manifests.schema import ModelContract, conformed
 from manifests.storage import Folder
 from manifests.values import python_values
 
+INT128 = Path(__file__).with_name("int128.parquet")
+"""As polars 2.1 writes a column `own` of the type Int128, which Arrow does not have."""
 NUM_ROWS = 4
 BEYOND = 2**62
 """A time in microseconds that is beyond Python's years."""
@@ -114,7 +117,7 @@ def odd_folder(folder: Path) -> dict[str, str]:
     )
     parquet(folder / "model=__HIVE_DEFAULT_PARTITION__" / "m.parquet", {"prompt": ["in none"], "note": pa.nulls(1)})
     parquet(folder / "set.parquet" / "part-0.parquet", {"prompt": ["in a folder named so"], "note": ["x"]})
-    parquet(folder / "run[1]?" / "m.PARQUET", {"prompt": ["in brackets"], "note": pa.array(["x"], pa.large_string())})
+    parquet(folder / "run[1]?*" / "m.PARQUET", {"prompt": ["in brackets"], "note": pa.array(["x"], pa.large_string())})
     parquet(folder / "_temporary" / "m.parquet", {"prompt": ["hidden"]})
     parquet(folder / ".m.parquet", {"prompt": ["hidden"]})
     parquet(folder.parent / "elsewhere" / "m.parquet", {"prompt": ["behind a link"], "rank": pa.array([2], pa.int64())})
@@ -135,11 +138,13 @@ def odd_folder(folder: Path) -> dict[str, str]:
     parquet(folder / "z-days.parquet", {"prompt": ["x"], "seed": [datetime.date(2024, 1, 1)]})
     parquet(folder / "z-both" / "model=tall" / "m.parquet", {"prompt": ["x"], "model": ["wide"]})
     parquet(folder / "both" / "model=tall" / "m.parquet", {"prompt": ["said twice"], "model": ["tall"]})
+    shutil.copy(INT128, folder / "z-int128.parquet")
     (folder / "z-cut.parquet").write_bytes((folder / "types.parquet").read_bytes()[:-9])
     return {
         "z-double.parquet": "it has two columns `prompt`",
         "z-numbers.parquet": "column `prompt` is int64; it has to be text",
         "z-days.parquet": "column `seed` is date32[day]; it has to be a number",
+        "z-int128.parquet": "it has a column of a type that Arrow cannot read: Integers with more than 64 bits",
         "z-both/model=tall/m.parquet": "column `model` stands in the file and in its folder's name, model=tall",
         "z-cut.parquet": "not a readable Parquet file",
     }
@@ -286,7 +291,12 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
         "column `own`: a struct in it has two fields",
     ),
     "prompts that are null": (one_file(prompt=pa.nulls(1)), "column `prompt` is null; it has to be text"),
+    "numbers as prompts": (one_file(prompt=[1, 2]), "m.parquet: column `prompt` is int64; it has to be text"),
     "binary prompts": (one_file(prompt=[b"x"]), "column `prompt` is binary; it has to be text"),
+    "Int128": (
+        lambda _: str(INT128),
+        "it has a column of a type that Arrow cannot read: Integers with more than 64 bits",
+    ),
     "text as width": (one_file(prompt=["x"], width=["64"]), "column `width` is string; it has to be a number"),
     "binary ids": (one_file(prompt=["x"], id=[b"x"]), "column `id` is binary; it has to be text or a number or a UUID"),
     "a Delta table": (delta_table, "is a table of Delta, whose files also hold rows that it no longer has"),
@@ -297,6 +307,16 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
     "a chain without its end": (lambda folder: f"dir://{folder}", "cannot be opened: "),
     "only hidden files": (lambda folder: _hidden(folder), "no such file, folder with *.parquet files"),
 }
+
+
+@pytest.mark.parametrize("name", ["[1].parquet", "?.parquet", "*.parquet", "a[1]/?*", "[!a]"])
+def test_an_existing_name_is_no_glob(tmp_path: Path, name: str) -> None:
+    for others in ("1.parquet", "x.parquet", "a1/xy/m.parquet", "b/m.parquet"):
+        parquet(tmp_path / others, {"prompt": ["of another file"]})
+    named = tmp_path / name
+    parquet(named if named.suffix else named / "m.parquet", {"prompt": ["of this file"]})
+    (row_group,) = open_manifest(str(named)).row_groups
+    assert [row["prompt"] for rows in read(row_group) for row in rows.own] == ["of this file"]
 
 
 def _hidden(folder: Path) -> str:
