@@ -22,8 +22,8 @@ Templates = Mapping[Keys, str]
 """By keys, how a job file writes a value that holds some of a variable's: `s3://bucket/${oc.env:FOLDER}`."""
 
 _MARK = re.compile("oc9env_([0-9a-f]+)_vne9co")  # of characters that may stand in any expression of OmegaConf
-SHORTEST_HIDDEN = 4
-"""Characters of a value; shorter ones are part of many words."""
+_SHORTEST_HIDDEN = 4
+"""Characters of a value that is hidden everywhere; shorter ones are part of many words."""
 _is_marking = False
 _names_read: set[str] = set()
 
@@ -61,9 +61,7 @@ def templates_of(content: Any, resolve: Callable[[], Any]) -> Templates:
 def fill_in(content: Any, values: Mapping[Keys, Any]) -> Any:
     """A job's content with other values at these keys."""
     for keys, value in values.items():
-        section = content
-        for key in keys[:-1]:
-            section = section[int(key) if isinstance(section, list) else key]
+        section = _at(content, keys[:-1])
         section[int(keys[-1]) if isinstance(section, list) else keys[-1]] = value
     return content
 
@@ -85,6 +83,41 @@ def as_expression(text: str) -> str:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
+def without_values(problem: str, keys: Keys, content: Any, templates: Templates) -> str:
+    """What is wrong at some keys, with templates in the place of values that come from variables, however short.
+
+    Args:
+        problem: in words, without the keys.
+        content: the job's, resolved.
+    """
+    for own, template in templates.items():
+        if own[: len(keys)] == keys or keys[: len(own)] == own:
+            problem = _without(problem, _at(content, own), template)
+    return problem
+
+
+def _without(problem: str, value: Any, template: str) -> str:
+    """A problem without the value that it is about.
+
+    A long value is replaced wherever it stands; a short one, which may be a part of other words and numbers, in quotes,
+    after "got" or as a name in a path, or else where it first stands by itself.
+    """
+    text = str(value)
+    if len(text) >= _SHORTEST_HIDDEN:
+        return problem.replace(repr(value), template).replace(text, template)
+    alone = re.escape(text) + r"(?![\w.-])"
+    for pattern in (re.escape(repr(text)), f"(?<=got ){alone}", f"(?<=/){alone}"):
+        if re.search(pattern, problem):
+            return re.sub(pattern, lambda _: template, problem)
+    return re.sub(rf"(?<![\w.-]){alone}", lambda _: template, problem, count=1)
+
+
+def _at(content: Any, keys: Keys) -> Any:
+    for key in keys:
+        content = content[int(key) if isinstance(content, list) else key]
+    return content
+
+
 @contextmanager
 def _marking() -> Iterator[None]:
     global _is_marking
@@ -103,7 +136,7 @@ def _marked(content: Any) -> Any:
         return [_marked(value) for value in content]
     if isinstance(content, str):
         for name in sorted(_names_read & os.environ.keys(), key=lambda name: -len(os.environ[name])):
-            if len(os.environ[name]) >= SHORTEST_HIDDEN:
+            if len(os.environ[name]) >= _SHORTEST_HIDDEN:
                 content = content.replace(os.environ[name], _mark(name))
     return content
 
@@ -131,5 +164,5 @@ def _hide(content: Any, marked: Any, templates: Templates) -> None:
     in_clear = _MARK.sub("", json.dumps(marked, default=str)) + (json.dumps(Job.model_json_schema()) if names else "")
     for name in names:
         value = os.environ[name]
-        if len(value) >= SHORTEST_HIDDEN and not re.fullmatch(r"[\d.]+", value) and value not in in_clear:
+        if len(value) >= _SHORTEST_HIDDEN and not re.fullmatch(r"[\d.]+", value) and value not in in_clear:
             hide(value, f"${{oc.env:{name}}}")

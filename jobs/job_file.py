@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from jobs.config import Job
-from jobs.environment_values import SHORTEST_HIDDEN, Templates, fill_in, resolved, templates_of
+from jobs.environment_values import Templates, fill_in, resolved, templates_of, without_values
 from jobs.mistakes import Keys, Mistake, bad_interpolation, invalid_value, nearest
 from jobs.run_date import find_date, register_date
 from jobs.sources import ENVIRONMENT_VARIABLE, File, Layer, override, read_files, variables
@@ -59,7 +59,12 @@ class JobFile:
             for keys in layer.places
             if re.match(rf"{re.escape('.'.join(keys))}[:. ]", text)
         ]
-        return UserError(f"{_place(self.layers, max(named, key=len))}: {text}") if named else error
+        if not named:
+            return error
+        keys = max(named, key=len)
+        name = ".".join(keys)
+        problem = without_values(text.removeprefix(name), keys, self.content, self.job.templates)
+        return UserError(f"{_place(self.layers, keys)}: {name}{problem}")
 
 
 def read_job_file(
@@ -119,22 +124,9 @@ def _check(content: Any, templates: Templates) -> Job:
         return Job.model_validate(content)
     except ValidationError as error:
         mistake = invalid_value(error)
-        raise _without_values(mistake, content, templates) from error
-
-
-def _without_values(mistake: Mistake, content: Any, templates: Templates) -> Mistake:
-    """A mistake at a key whose value comes from a variable, without the value."""
-    for keys, template in templates.items():
-        if keys[: len(mistake.keys)] == mistake.keys or mistake.keys[: len(keys)] == keys:
-            value: Any = content
-            for key in keys:
-                value = value[int(key) if isinstance(value, list) else key]
-            problem = str(mistake).removeprefix(f"{'.'.join(mistake.keys)}: ")
-            problem = problem.replace(repr(value), template)
-            if len(str(value)) >= SHORTEST_HIDDEN:
-                problem = problem.replace(str(value), template)
-            mistake = Mistake(mistake.keys, problem, mistake.is_missing)
-    return mistake
+        problem = str(mistake).removeprefix(f"{'.'.join(mistake.keys)}: ")
+        problem = without_values(problem, mistake.keys, content, templates)
+        raise Mistake(mistake.keys, problem, mistake.is_missing) from error
 
 
 def _resolve(layers: Sequence[Layer]) -> Any:

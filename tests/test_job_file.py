@@ -211,6 +211,33 @@ models:
         assert not secret.search(error), error
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("models.sana.batch", "q7", "should be a valid integer, unable to parse string as an integer, got ${oc.env:X}"),
+        ("stop_after", "0s", ": should be longer than 0s, got ${oc.env:X}"),
+        ("models.sana.dtype", "bf", "got ${oc.env:X}"),
+        ("default_model", "is", ": ${oc.env:X} is not among models: sana"),
+        ("manifest", "a", "manifest {folder}/${oc.env:X}: no such file, folder with *.parquet files, or glob"),
+        ("manifest", "no", "manifest {folder}/${oc.env:X}: no such file, folder with *.parquet files, or glob"),
+    ],
+)
+def test_a_short_value_of_a_variable_is_hidden_where_it_stands_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    key: str,
+    value: str,
+    told: str,
+) -> None:
+    write(job=SMALL)
+    monkeypatch.setenv("X", value)
+    assert main(["generate", "job.yaml", f"{key}=${{oc.env:X}}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"rendermill: command line: {key}")
+    assert told.replace("{folder}", str(folder)) in error
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0@?&"), min_size=1, max_size=50))
 @example("1e3")
@@ -433,3 +460,12 @@ def test_a_mistake_found_later_has_its_place_too() -> None:
         "outputs are many": "outputs are many",
     }
     assert {text: str(read.at_its_place(UserError(text))) for text in found} == found
+
+
+def test_a_mistake_found_later_does_not_tell_a_number_of_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(job=SMALL)
+    for value, told in (("50", "{} is not a multiple of 32; 32 or 64 would be"), ("16384", "{} is over 16383")):
+        monkeypatch.setenv("X", value)
+        read = read_job_file("job.yaml", ["models.sana.defaults.width=${oc.env:X}"])
+        error = read.at_its_place(UserError(f"models.sana.defaults.width: {told.format(value)}"))
+        assert str(error) == f"command line: models.sana.defaults.width: {told.format('${oc.env:X}')}"
