@@ -1,6 +1,14 @@
 """Items that end, stop or hang their process in any stage: they become failures, and every other item is drawn."""
 
-from conftest import Rendermill, sabotaged_by
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import psutil
+from conftest import ROOT, Rendermill, sabotaged_by
+
+from benchmarks.local_cluster import Cluster, ray_node
 
 POISON = {
     "raises in drawing": ("ValueError", "poison"),
@@ -42,3 +50,67 @@ def test_poison_costs_the_poisonous_items_alone(rendermill: Rendermill) -> None:
     assert rendermill.run("retry", rendermill.output).status == 0, "without the poison they can be drawn"
     assert len(rendermill.table("metadata")) == 40
     assert rendermill.table("failures") == []
+
+
+SAY_WHY_A_PROCESS_DIED = """
+import pickle, sys, time
+from pathlib import Path
+import ray
+from actors.deaths import WorkerProcess, cause_of_death
+
+file = Path(sys.argv[1])
+
+@ray.remote(num_cpus=0, resources={"short of memory": 1}, max_retries=0)
+def wait():
+    file.write_bytes(pickle.dumps(WorkerProcess.this()))
+    time.sleep(3600)
+
+def tell():
+    print("cause:", *cause_of_death(victim), sep="\\n", flush=True)
+
+ray.init(log_to_driver=False, configure_logging=False)
+while not file.exists():  # it may die at once
+    try:
+        ray.get(wait.remote())
+    except ray.exceptions.OutOfMemoryError:
+        pass
+victim = pickle.loads(file.read_bytes())
+tell()
+sys.stdin.readline()
+while any(node["Alive"] and node["NodeID"] == victim.node_id for node in ray.nodes()):
+    time.sleep(0.1)
+tell()
+"""
+
+
+def test_the_cause_of_a_death_is_told_where_ray_knows_it(tmp_path: Path, cluster: Cluster) -> None:
+    little = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "500"}
+    resources = ("--num-cpus=0", '--resources={"short of memory": 1}')
+    node = ray_node(f"--address={cluster.address}", *resources, environment=cluster.environment | little)
+    with node as started:
+        told = subprocess.Popen(
+            [sys.executable, "-c", SAY_WHY_A_PROCESS_DIED, tmp_path / "victims"],
+            cwd=ROOT,
+            env=cluster.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert told.stdin is not None
+        assert told.stdout is not None
+        assert cause_in(told.stdout) == (
+            "OutOfMemoryError",
+            "Ray's memory monitor ended it, as the memory of its node ran out",
+        )
+        (daemon,) = [process for process in psutil.Process(started.pid).children() if process.name() == "raylet"]
+        daemon.terminate()
+        print(file=told.stdin, flush=True)
+        assert cause_in(told.stdout) == ("WorkerDied", "its node died")
+        assert told.wait(60) == 0
+
+
+def cause_in(lines: IO[str]) -> tuple[str, str]:
+    """The next cause, between what Ray prints."""
+    while (line := lines.readline()) != "cause:\n":
+        assert line, "it ended without a word"
+    return lines.readline().rstrip(), lines.readline().rstrip()
