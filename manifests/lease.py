@@ -327,7 +327,7 @@ def _read(folder: Folder, number: int) -> Holder:
     try:
         content = json.loads(folder.read(layout.lease(number)) or b"")
         return Holder(**_known(content))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return _UNREADABLE
 
 

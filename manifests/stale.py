@@ -84,7 +84,7 @@ class StaleMedia:
     def _read(self, name: str) -> set[str]:
         try:
             content = json.loads(self._folder.read(name) or b"[]")
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, list):
             self.problems.append(f"{name} is damaged and is removed: media that it named may be left over")

@@ -103,7 +103,7 @@ def test_a_number_that_comes_late_is_no_lease(tmp_path: Path) -> None:
     assert Folder(str(tmp_path)).names(layout.LEASE) == [layout.lease(9)]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"run_id": 3}', bytes(range(256))])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"run_id": 3}', b"[" * 100_000, bytes(range(256))])
 def test_a_damaged_lease_or_a_stray_file_holds_nothing_for_ever(tmp_path: Path, content: bytes) -> None:
     folder = Folder(str(tmp_path))
     for name in ("lease/000003.json", "lease/notes.txt", "lease/000009.json.bak"):

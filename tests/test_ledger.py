@@ -1,5 +1,6 @@
 """The ledger on a local disk: what is committed is there once, whatever was interrupted."""
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from manifests.schema import REJECTED_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder, check_can_be_output
 
 EXTRA = pa.schema([("category", pa.string())])
+OUTSIDE = ["../victim.png", layout.FORMAT_FILE]
+"""Paths of no media."""
 
 
 def receipt(item_id: str, steps: int = 20, error_type: str | None = None, sample_index: int = 0) -> dict[str, Any]:
@@ -224,6 +227,26 @@ def test_no_name_leaves_the_folder(tmp_path: Path, name: str) -> None:
     for use in (folder.read, lambda name: folder.write(name, b""), lambda name: folder.delete([name]), folder.names):
         with pytest.raises(UserError, match="leaves this folder"):
             use(name)
+
+
+def test_what_a_record_or_a_note_names_outside_the_output_is_left(tmp_path: Path) -> None:
+    output, victims = tmp_path / "out", [tmp_path / "victim.png", tmp_path / "out" / layout.FORMAT_FILE]
+    victims[0].touch()
+    ledger = open_ledger(output)
+    ledger.add(receipts(*(receipt(item) | {"path": path} for item, path in zip("ab", OUTSIDE, strict=True))))
+    ledger.roll_up()
+    (output / layout.PENDING).mkdir(exist_ok=True)
+    for number, content in enumerate((json.dumps(OUTSIDE), "[" * 100_000)):
+        (output / layout.PENDING / f"000001-0000{number}.stale.json").write_text(content)
+    later = open_ledger(output, "later")
+    later.add(receipts(receipt("a", steps=30), receipt("b", steps=30)))
+    later.roll_up()
+    later.remove_stale_media()
+    assert all(victim.exists() for victim in victims)
+    told = [problem for problem in later.problems if "which is no media file of this output: left as it is" in problem]
+    assert len(told) == 4
+    assert "_pending/000001-00001.stale.json is damaged and is removed" in "\n".join(later.problems)
+    assert Folder(str(output)).names(layout.PENDING) == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Manifests as other tools write them, and as accidents leave them: rendered, or refused in words before that."""
 
+import contextlib
 import datetime
 import decimal
 import functools
@@ -431,6 +432,18 @@ def test_the_index_that_pandas_stores_is_no_part_of_a_row(tmp_path: Path) -> Non
     assert sorted(filtered) == sorted(moved)
 
 
+@contextlib.contextmanager
+def arrow_memory() -> Iterator[pa.MemoryPool]:
+    """Within, all that Arrow holds is of this pool."""
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    POOLS.append(pool)
+    pa.set_memory_pool(pool)
+    try:
+        yield pool
+    finally:
+        pa.set_memory_pool(before)
+
+
 def repeated(num_rows: int, num_bytes: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int32)), pa.array(["y" * num_bytes]))
 
@@ -451,32 +464,45 @@ def test_what_repeats_itself_in_a_file_is_not_written_out_in_memory(tmp_path: Pa
     }
     parquet(tmp_path / "m.parquet", {name: columns[name] for name in names}, compression="zstd", store_schema=False)
     (row_group,) = open_manifest(str(tmp_path / "m.parquet")).row_groups
-    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    POOLS.append(pool)
-    pa.set_memory_pool(pool)
-    try:
+    with arrow_memory() as pool:
         rows = next(read(row_group))
         list(zip(rows.identified(range(len(rows.own))), range(20), strict=False))
-    finally:
-        pa.set_memory_pool(before)
     assert pool.max_memory() < 2**27
 
 
+def test_large_rows_are_not_all_in_memory_at_once(tmp_path: Path) -> None:
+    num_rows = 192
+    columns = {"prompt": [f"{row}" for row in range(num_rows)], "own": [os.urandom(2**20) for _ in range(num_rows)]}
+    parquet(tmp_path / "m.parquet", columns, write_batch_size=1)  # pages are read whole, and end after so many rows
+    del columns
+    with arrow_memory() as pool:
+        (row_group,) = open_manifest(str(tmp_path / "m.parquet")).row_groups
+        own = {hash(row["own"]) for rows in read(row_group) for row in rows.identified(range(len(rows.own)))}
+    assert len(own) == num_rows
+    assert pool.max_memory() < 2**27
+
+
+NUM_FILES = 3
+
+
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Answers no ranges, and counts what it is asked for."""
+    """Answers no ranges, counts what it is asked for, and gives no file before it is asked for all."""
 
     asked: ClassVar[Counter[str]] = Counter()
+    all_are_asked_for: ClassVar[threading.Barrier] = threading.Barrier(NUM_FILES, timeout=60)
 
     def do_GET(self) -> None:
         self.asked[self.path] += 1
+        if self.path.endswith(".parquet"):
+            self.all_are_asked_for.wait()
         super().do_GET()
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
-def test_a_small_file_far_away_is_asked_for_once(tmp_path: Path) -> None:
-    for number in range(3):
+def test_small_files_far_away_are_asked_for_at_once_and_once(tmp_path: Path) -> None:
+    for number in range(NUM_FILES):
         parquet(tmp_path / f"{number}.parquet", {"prompt": [os.urandom(2000).hex() for _ in range(5)]})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever)
@@ -489,7 +515,7 @@ def test_a_small_file_far_away_is_asked_for_once(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 15
     assert {path: count for path, count in Server.asked.items() if path.endswith(".parquet")} == {
-        f"/{number}.parquet": 1 for number in range(3)
+        f"/{number}.parquet": 1 for number in range(NUM_FILES)
     }
 
 
