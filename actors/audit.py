@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from manifests.schema import Request
 
 _NUM_HASH_DIGITS = 13
-"""Of the request hash, that decide whether an item is chosen: 52 bits, as many as a float holds exactly."""
+"""The digits of the request hash by which items are chosen: 52 bits, as many as a float holds exactly."""
 
 
 @dataclass(frozen=True)

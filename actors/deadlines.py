@@ -23,7 +23,7 @@ class Deadlines:
         self._slowest: dict[Hashable, float] = {}
 
     def seconds(self, shape: Hashable, num_items: int) -> float:
-        """For a batch of so many items, or for reading their prompts."""
+        """The deadline for a batch of so many items, or for reading their prompts."""
         per_item = self._seconds_per_item
         if per_item is None and shape in self._slowest:
             per_item = max(_MIN_SECONDS, _GENEROSITY * self._slowest[shape])

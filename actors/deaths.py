@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import get_worker
 
 _SECONDS_FOR_A_NODE = 30.0
-"""For a task on the process's node; it may have to start a process first."""
+"""The time for a task on the process's node, which may have to start a process first."""
 _SECONDS_FOR_RAYS_ANSWER = 5
 _WITHOUT_A_WORD = "it ended without a message, as by SIGKILL (which the kernel sends if memory runs out) or an exit"
 _Cause = tuple[str, str]

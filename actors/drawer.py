@@ -53,7 +53,7 @@ class Outcome:
 
 
 Outcomes = Future[list[Outcome]]
-"""Of a batch."""
+"""The outcomes of a batch, once it is drawn."""
 
 
 class Drawer:
@@ -91,7 +91,7 @@ class Drawer:
 
     @property
     def seconds_at_work(self) -> float:
-        """That encoding prompts and drawing took, so far."""
+        """The time that encoding prompts and drawing took, so far."""
         return self._watch.seconds_at_work
 
     def learned(self) -> Profile:
@@ -159,7 +159,7 @@ class Drawer:
                 yield known(failures)
 
     def _make_room(self, shape: Shape, num_items: int) -> bool:
-        """After memory ran out with so many items: whether another try can go better."""
+        """Make room after memory ran out with so many items; returns whether another try can go better."""
         if self._experience.ran_out_of_memory(shape, num_items):
             self._note(f"memory ran out with {num_items} items of {shape}; they were drawn again in smaller batches")
             return True

@@ -15,7 +15,7 @@ _MACROBLOCK = 16
 """Pixels, both ways: H.264 counts in these."""
 _MAX_MACROBLOCKS = 139_264
 _MAX_MACROBLOCKS_PER_SECOND = 16_711_680
-"""Of H.264's highest level, 6.2, beyond which players refuse a file."""
+"""The most of H.264's highest level, 6.2; players refuse a file beyond it."""
 
 
 @dataclass(frozen=True)

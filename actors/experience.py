@@ -12,7 +12,7 @@ from manifests.schema import Shape
 
 
 class Experience:
-    """By shape of item; one thread may launch batches while another tells of those that are done.
+    """The experience with shapes of items; one thread may launch batches while another tells of those that are done.
 
     Args:
         clock: tells the seconds of paces.
@@ -45,7 +45,7 @@ class Experience:
             return self._sizer.size(str(shape), available_bytes)
 
     def deadline_seconds(self, shape: Shape, num_items: int) -> float:
-        """For a batch of so many items, or for reading their prompts."""
+        """The deadline for a batch of so many items, or for reading their prompts."""
         with self._lock:
             return self._deadlines.seconds(shape, num_items)
 
@@ -66,7 +66,7 @@ class Experience:
             self._last_end = now
 
     def took_memory(self, shape: Shape, num_items: int, peak_bytes: int) -> None:
-        """So many items, 0 for the weights alone, had so much of the device's memory at most."""
+        """Take note of the most memory that so many items had on the device; 0 items: the weights alone."""
         with self._lock:
             self._sizer.finished(str(shape), num_items, None, peak_bytes)
 

@@ -66,7 +66,7 @@ class Findings:
         self._num_padding[model] += num_padding
 
     def at_work(self, model: str, renderer: str, seconds_at_work: float, seconds: float) -> None:
-        """Of the seconds since its first chunk, a renderer worked for so many."""
+        """Take note of how many of the seconds since its first chunk a renderer worked."""
         self._at_work.setdefault(model, {})[renderer] = (seconds_at_work, seconds)
 
     def stored(self, model: str, first: FirstBatch, bytes_per_item: dict[str, float]) -> None:
@@ -121,7 +121,7 @@ class Findings:
         }
 
     def _share_at_work(self, model: str) -> float | None:
-        """Of all renderers' time since their first chunks; None: no chunk is done yet."""
+        """The share of all renderers' time since their first chunks; None: no chunk is done yet."""
         times = self._at_work.get(model, {}).values()
         return round(sum(at_work for at_work, _ in times) / sum(seconds for _, seconds in times), 4) if times else None
 

@@ -24,7 +24,7 @@ class Stopwatch:
         self._start = self._end = _Moment()
 
     def stop(self) -> None:
-        """Here ends what is to be timed."""
+        """End the time that is measured here."""
         self._end = _Moment()
 
     def seconds(self) -> float:

@@ -19,7 +19,7 @@ MAX_DEATHS_ALONE = 3
 are killed for other reasons too."""
 
 _SECONDS_OF_GRACE = 5.0
-"""Beyond the silence that is allowed: a process that can ends itself at its deadline, with a better message."""
+"""The time beyond the silence that is allowed: a process that can ends itself, with a better message."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_FOR_A_CAUSE = 60.0
 
@@ -108,7 +108,7 @@ class Journal:
             self._attempts[attempt] = _Attempt(process, frozenset(items))
 
     def ended(self, attempt: str) -> None:
-        """Its items are done, or failed without harm to the process."""
+        """Forget an attempt whose items are done, or failed without harm to the process."""
         with self._lock:
             self._attempts.pop(attempt, None)
 

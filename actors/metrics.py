@@ -26,7 +26,7 @@ EXPORTED = {
     f"ray_{metric.info['name']}{'_total' if isinstance(metric, Counter) else ''}": metric
     for metric in (FINISHED, FAILED, BACKLOG, BATCH_SIZE, STAGE_SECONDS, ACTOR_BUSY, WRITTEN)
 }
-"""By the names that Prometheus sees."""
+"""The metrics by the names that Prometheus sees."""
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections import deque
 
 _NUM_BATCHES = 12
-"""So many of the last ones count."""
+"""The number of the last batches that count."""
 
 
 class Pace:

@@ -38,7 +38,7 @@ _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass
 class Profile:
-    """Of one model with its settings, on one kind of device with its library versions.
+    """The profile of one model with its settings, on one kind of device with its library versions.
 
     Shapes of items are in words (`manifests.schema.Shape`).
 

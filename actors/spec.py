@@ -44,27 +44,27 @@ class RendererSpec:
 
     @property
     def loader(self) -> Guard:
-        """For actors that load the model, which may take as long as a store's patience lasts, and longer."""
+        """The guard of actors that load the model, which may take as long as a store's patience lasts, and longer."""
         return Guard(self.journal, "loaded", _SECONDS_TO_LOAD, self.patience_seconds)
 
     @property
     def reader(self) -> Guard:
-        """For tasks that read the manifest."""
+        """The guard of tasks that read the manifest."""
         return Guard(self.journal, "read", patience_seconds=self.patience_seconds)
 
     @property
     def encoder(self) -> Guard:
-        """For tasks that encode."""
+        """The guard of tasks that encode."""
         return Guard(self.journal, "encoded", self.deadline_seconds)
 
     @property
     def writer(self) -> Guard:
-        """For tasks that store each item as a file."""
+        """The guard of tasks that store each item as a file."""
         return Guard(self.journal, "stored", self.deadline_seconds, self.patience_seconds)
 
     @property
     def shard_writer(self) -> Guard:
-        """For tasks that store shards: of single items only where that helps."""
+        """The guard of tasks that store shards: of single items only where that helps."""
         return Guard(self.journal, "stored", self.deadline_seconds, self.patience_seconds, num_deaths_together=1)
 
 

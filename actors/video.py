@@ -16,7 +16,7 @@ _X264_THREADS = 4
 """Fixed, because x264's output depends on it."""
 
 _MAX_DENOMINATOR = 10_000
-"""Of a frame rate, or of a frame's duration in seconds if that is longer: the timescale has to fit in 32 bits."""
+"""The limit for a frame rate, or for a frame's duration in seconds if that is longer: timescales have 32 bits."""
 
 _ROUNDING_OF_BROADCAST_RATES = 2e-6
 """29.97 and 23.976 are that near to what they stand for."""

@@ -103,7 +103,7 @@ class Watch:
 
     @property
     def seconds_at_work(self) -> float:
-        """That something was on its way, so far."""
+        """The time that something was on its way, so far."""
         with self._lock:
             ongoing = time.perf_counter() - self._at_work_since if self._on_their_way else 0.0
             return self._seconds_at_work + ongoing

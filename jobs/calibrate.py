@@ -18,7 +18,7 @@ from manifests.schema import MEDIA
 from manifests.storage import Folder
 
 _NUM_BATCHES = 4
-"""Of a shape: the first pays for warming up."""
+"""The batches of a shape: the first pays for warming up."""
 
 
 def calibrate(

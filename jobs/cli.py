@@ -15,10 +15,10 @@ from manifests.storage import Folder
 
 USERS_MISTAKE = 2
 READER_GONE = 141
-"""As of a program that a shell reports as ended by SIGPIPE."""
+"""The exit status of a program that SIGPIPE ended, as a shell reports it."""
 
 _PATIENCE_SECONDS = 60.0
-"""With the store of an output that is looked at."""
+"""The patience with the store of an output that is looked at."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from manifests.errors import one_line
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_CONNECT = 5.0
 _RAYS_PATIENCE_SECONDS = 60.0
-"""After which Ray ends every process that cannot reach the head; RAY_gcs_rpc_server_reconnect_timeout_s changes it."""
+"""The time until Ray ends each process without a head; RAY_gcs_rpc_server_reconnect_timeout_s changes it."""
 _SHARE_OF_RAYS_PATIENCE = 0.6
 """The rest is for committing what has come."""
 

@@ -10,7 +10,7 @@ from manifests.schema import Shape
 
 @dataclass(frozen=True)
 class ShapeEstimate:
-    """Of the samples of one shape.
+    """The estimate for the samples of one shape.
 
     Attributes:
         seconds_per_item: of one actor; None: nothing of the model is known.
@@ -53,7 +53,7 @@ def _seconds_per_item(name: str, profile: Profile) -> float | None:
 
 
 def _bytes_per_item(shape: Shape, file_sizes: Mapping[Shape, float]) -> float | None:
-    """By the nearest shape in pixels."""
+    """The size of a file, by the nearest shape in pixels."""
     if not file_sizes:
         return None
     nearest = min(file_sizes, key=lambda other: abs(math.log(other.num_pixels / shape.num_pixels)))
@@ -85,12 +85,12 @@ class ModelWork:
 
     @property
     def num_devices(self) -> float:
-        """That an actor takes: on a CPU a core at least, however little of one its pool reserves."""
+        """The devices that an actor takes: on a CPU a core at least, however little of one its pool reserves."""
         return self.num_gpus or max(1.0, self.num_cpus)
 
     @property
     def device_seconds(self) -> float:
-        """Of all actors together, while they draw."""
+        """The time of all actors together, while they draw."""
         return self.seconds * self.num_devices
 
 

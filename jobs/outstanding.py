@@ -42,7 +42,7 @@ class Outstanding:
         return int(self._is_outstanding.sum())
 
     def take(self, receipts: pa.Table) -> pa.Table:
-        """Those of the receipts that were outstanding, each item's first: they are so no more."""
+        """Take receipts off the list; returns those that were outstanding, each item's first."""
         keys = as_numpy(request_hashes(receipts))
         places = np.minimum(np.searchsorted(self._keys, keys), max(0, len(self._keys) - 1))
         positions = self._order[places]
@@ -57,7 +57,7 @@ class Outstanding:
         return self._by_model(self._to_do.filter(pa.array(self._is_outstanding)))
 
     def first_of_each_shape(self, num_samples: int) -> Mapping[str, list[Work]]:
-        """So many samples of every shape, by model."""
+        """The work of drawing so many samples of every shape, by model."""
         codes = np.stack([self._to_do[name].combine_chunks().indices.to_numpy() for name in ("model", "shape")])
         order = np.lexsort(codes)
         is_start = np.ones(len(order), bool)

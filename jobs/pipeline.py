@@ -27,13 +27,13 @@ _NUM_CHUNKS_WITH_ACTOR = 2
 _NUM_ROWS_SORTED_TOGETHER = 8192
 _NUM_BYTES_SORTED = 64 * 2**20
 _NUM_BYTES_PER_CHUNK = 64 * 2**20
-"""About; one row may have more."""
+"""The size of a chunk, about; one row may have more."""
 
 _NUM_READING_TASKS = 2
 """Enough for thousands of rows a second; more would only take processors from actors that start."""
 
 _MAX_RETRIES = 30
-"""Of a task whose process died; Ray Data's own limit is none. `actors.guard` finds the item at fault long before."""
+"""The tries of a task whose process died; Ray Data sets no limit. `actors.guard` finds the item at fault before."""
 
 _SHARD_NUM_CPUS = 0.2
 """Other than `TASK_NUM_CPUS`: Ray Data makes one step of two that ask for the same, and frames would wait for a shard

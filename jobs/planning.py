@@ -43,10 +43,10 @@ _NUM_ROWS_READ_HERE = 100_000
 _NUM_ROWS_PER_TASK = 20_000
 """Smaller row groups are read several by a task."""
 _NUM_THREADS = 16
-"""That the driver reads with, where files lie far away."""
+"""The threads with which the driver reads, where files lie far away."""
 _NUM_TASKS_PER_CPU = 2
 _NUM_ROWS_OF_A_LIMIT = 16
-"""That are looked at first, where a few may be enough."""
+"""The rows that are looked at first, where a few may be enough."""
 _Result = TypeVar("_Result")
 
 _TOO_LARGE = f"its own columns take {{:,}} bytes; a record carries up to {MAX_ROW_BYTES:,}"
@@ -77,7 +77,7 @@ class Rejections(Protocol):
         """Take rows with `schema.REJECTED_COLUMNS`."""
 
     def finish(self) -> None:
-        """There are no more."""
+        """Take note that there are no more."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Plan:
 
     @cached_property
     def num_to_do(self) -> Mapping[str, int]:
-        """By model, samples to draw."""
+        """The number of samples to draw, by model."""
         return self._sums("num_to_do")
 
     @property
@@ -132,7 +132,7 @@ class Plan:
 
     @cached_property
     def num_finished(self) -> Mapping[str, int]:
-        """By model, samples that have a record already."""
+        """The number of samples that have a record already, by model."""
         return self._sums("num_finished")
 
     @cached_property
@@ -374,7 +374,7 @@ def _call(function: Callable[..., _Result], parts: list[tuple[RowGroup, Any]]) -
 
 
 def _doubles(manifest: Manifest, scanned: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """For every sample: whether its row is the first with its id, and whether rows of its id differ in content."""
+    """Tell of every sample whether its row is the first with its id, and whether rows of its id differ in content."""
     is_start = scanned["sample_index"].to_numpy() == 0
     ids = as_numpy(scanned["key"])[is_start]
     order = np.argsort(ids, kind="stable")

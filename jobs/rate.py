@@ -14,7 +14,7 @@ class Rate:
         self._began = time.monotonic()
 
     def add(self, num_items: int) -> None:
-        """So many items are done."""
+        """Take note that so many items are done."""
         self._arrivals.append((time.monotonic(), num_items))
 
     def per_second(self) -> float:

@@ -11,9 +11,9 @@ from manifests.schema import MANIFEST_NAMES
 from manifests.storage import is_local, open_filesystem
 
 _NUM_BYTES_READ_WHOLE = 2**20
-"""Of a file far away: up to here one request takes less time than several for its parts."""
+"""The size of a file far away up to which one request takes less time than several for its parts."""
 _NUM_BYTES_TO_STREAM = 64 * 2**20
-"""Of a row group: beyond that its columns are read page by page."""
+"""The size of a row group beyond which its columns are read page by page."""
 _NUM_BYTES_OF_A_STREAM = 2**20
 _PHYSICAL_BYTES = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 _INDEX_BYTES = 8

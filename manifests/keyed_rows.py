@@ -51,7 +51,7 @@ class KeyedRows:
         return KeyedRows(self.table.take(positions), self.keys.take(positions))
 
     def select(self, names: list[str]) -> "KeyedRows":
-        """With these columns alone."""
+        """The rows with these columns alone."""
         return KeyedRows(self.table.select(names), self.keys)
 
 

@@ -22,7 +22,7 @@ from manifests.storage import parquet_bytes
 
 _NUM_IO_THREADS = 8
 _NUM_ROWS_PER_PART = 20_000
-"""About so many; one that holds fewer is filled up before another begins."""
+"""The rows of a part, about; one that holds fewer is filled up before another begins."""
 _INDEX = pa.schema([("key", HASH), ("request_hash", HASH), ("part", pa.int32()), ("origin", pa.int16())])
 _LEASE = b"rendermill.lease"
 """Key of a Parquet file's metadata: the number of the lease under which it was written."""
@@ -51,7 +51,7 @@ class Origins:
         return [origin for origin, number in self._numbers.items() if number in numbers]
 
     def numbers(self, table: pa.Table) -> pa.Array:
-        """For every row, the number of its origin."""
+        """The number of each row's origin."""
         columns = [table[name].combine_chunks().dictionary_encode() for name in Origin._fields]
         sizes = [max(1, len(column.dictionary)) for column in columns]
         codes = np.ravel_multi_index([column.indices.to_numpy() for column in columns], sizes)

@@ -20,15 +20,15 @@ from manifests.storage import masked_errors
 from manifests.values import Unreadable, python_rows, python_values
 
 MAX_ROW_BYTES = 128 * 2**20
-"""That a row's own columns may take: a step of a run holds several."""
+"""The most that a row's own columns may take: a step of a run holds several."""
 MAX_TEXT_BYTES = 2**16
-"""Of a prompt or another text that rendermill itself reads."""
+"""The longest prompt, or another text that rendermill itself reads."""
 
 _NUM_BYTES_AT_ONCE = 16 * 2**20
 _NUM_ROWS_AT_ONCE = 8192
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 _EXACT_WHOLE_NUMBERS = {16: 2**11, 32: 2**24}
-"""Beyond these, floating-point numbers of so many bits leave out whole numbers."""
+"""The whole numbers, by bits, beyond which floating-point numbers leave some out."""
 
 
 @dataclass(frozen=True)

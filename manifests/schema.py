@@ -174,7 +174,7 @@ class Shape(NamedTuple):
 
     @property
     def num_pixels(self) -> int:
-        """Of all frames."""
+        """The pixels of all frames."""
         return self.width * self.height * self.num_frames
 
     def __str__(self) -> str:

@@ -14,5 +14,5 @@ class PointwiseConvolution(nn.Module):
         self.linear.bias = convolution.bias  # type: ignore[assignment]  # which may be None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """From (items, in_channels, height, width) to (items, out_channels, height, width)."""
+        """Map (items, in_channels, height, width) to (items, out_channels, height, width)."""
         return self.linear(features.movedim(1, -1)).movedim(-1, 1)
