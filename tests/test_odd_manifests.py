@@ -501,22 +501,31 @@ class Server(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_small_files_far_away_are_asked_for_at_once_and_once(tmp_path: Path) -> None:
-    for number in range(NUM_FILES):
-        parquet(tmp_path / f"{number}.parquet", {"prompt": [os.urandom(2000).hex() for _ in range(5)]})
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The URL of a `Server` of the test's folder."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    try:
-        found = ids_and_hashes(f"http://127.0.0.1:{server.server_port}/")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-    assert len(found) == 15
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_small_files_far_away_are_asked_for_at_once_and_once(tmp_path: Path, served: str) -> None:
+    for number in range(NUM_FILES):
+        parquet(tmp_path / f"{number}.parquet", {"prompt": [os.urandom(2000).hex() for _ in range(5)]})
+    assert len(ids_and_hashes(f"{served}/")) == 15
     assert {path: count for path, count in Server.asked.items() if path.endswith(".parquet")} == {
         f"/{number}.parquet": 1 for number in range(NUM_FILES)
     }
+
+
+def test_a_large_file_on_a_server_without_ranges_is_refused(tmp_path: Path, served: str) -> None:
+    parquet(tmp_path / "large", {"prompt": ["x"], "own": [os.urandom(2**20)]})
+    with pytest.raises(UserError, match=r"manifest http:.*large: .* server doesn't appear to support range requests"):
+        open_manifest(f"{served}/large")
 
 
 def test_files_in_an_archive_are_read_by_a_chain_of_urls(tmp_path: Path) -> None:
