@@ -1,5 +1,6 @@
 """One model's Ray Dataset: read → chunk → render → store, as files or in shards → receipts."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from manifests.row_groups import rows_at
 from manifests.rows import Item, RowValidator, Sample
 from manifests.schema import REQUEST_COLUMNS, arrow_schema, receipt_schema
 from manifests.storage import Folder
+from models import registry
 
 _NUM_CHUNKS_PER_ACTOR = 4
 """A small job is cut so that every actor gets at least so many chunks, and none waits for another's last."""
@@ -210,8 +212,13 @@ class _Renderer:
     """`actors.renderer.Renderer`, imported when the actor starts: the driver needs no torch."""
 
     def __init__(self, spec: RendererSpec) -> None:
-        from actors.renderer import Renderer
+        gc.disable()  # imports make objects that stay; to look through them again and again takes a fifth of the time
+        try:
+            from actors.renderer import Renderer
 
+            registry.implementation(spec.checkpoint.pipeline_class)
+        finally:
+            gc.enable()
         self._renderer = Renderer(spec)
 
     def __call__(self, chunk: pa.Table) -> Iterator[pa.Table]:

@@ -164,8 +164,13 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+def implementation(pipeline_class: str) -> type[Model]:
+    """Import the `Model` of a family, and with it torch and diffusers."""
+    module, name = FAMILIES[pipeline_class].implementation.split(":")
+    model: type[Model] = getattr(import_module(module), name)
+    return model
+
+
 def load(pipeline_class: str, folder: Path, settings: Settings, device: str) -> Model:
     """Load a checkpoint with its family's `Model`."""
-    module, name = FAMILIES[pipeline_class].implementation.split(":")
-    implementation: type[Model] = getattr(import_module(module), name)
-    return implementation(folder, settings, device)
+    return implementation(pipeline_class)(folder, settings, device)
