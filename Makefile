@@ -35,5 +35,4 @@ audit:
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null || true  # on all cores, where pip takes one
 	touch $@

@@ -42,6 +42,7 @@ class Cluster:
     """A Ray head that was started as users start one.
 
     Attributes:
+        dashboard: the URL of Ray's dashboard, where jobs are submitted.
         metrics: the URL that Prometheus scrapes.
         logs: the folder of Ray's logs.
     """
@@ -81,8 +82,13 @@ def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subpro
 
 
 @contextlib.contextmanager
-def ray_head(num_cpus: int = 4, token: str | None = None) -> Iterator[Cluster]:
-    """A Ray cluster of one node, with a token: this one, or a new one."""
+def ray_head(num_cpus: int = 4, token: str | None = None, has_dashboard: bool = False) -> Iterator[Cluster]:
+    """A Ray cluster of one node.
+
+    Args:
+        token: None for a new one.
+        has_dashboard: whether its dashboard runs, which jobs are submitted to.
+    """
     port, dashboard_port, metrics_port = free_port(), free_port(), free_port()
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -91,7 +97,8 @@ def ray_head(num_cpus: int = 4, token: str | None = None) -> Iterator[Cluster]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     ports = (f"--port={port}", f"--dashboard-port={dashboard_port}", f"--metrics-export-port={metrics_port}")
-    with ray_node("--head", f"--num-cpus={num_cpus}", *ports, environment=environment) as head:
+    options = (f"--num-cpus={num_cpus}", f"--include-dashboard={str(has_dashboard).lower()}")
+    with ray_node("--head", *options, *ports, environment=environment) as head:
         address = f"127.0.0.1:{port}"
         yield Cluster(
             address,

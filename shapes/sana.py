@@ -127,7 +127,7 @@ def train_autoencoder(training: Training, vae: AutoencoderDC, examples: Examples
     latents = encode_all(training, vae, examples, min(len(examples), 4096))
     vae.register_to_config(scaling_factor=1 / latents.float().std().item())
     with torch.no_grad():
-        pictures = examples.draw(random_indices(examples, 256), SIDE)[:, :, 0]
+        pictures = examples.draw(random_indices(examples, min(len(examples), 256)), SIDE)[:, :, 0]
         decibels = peak_signal_to_noise(vae.decoder(vae.encoder(pictures)), pictures)
     print(f"autoencoder: {decibels:.1f} dB", flush=True)
 

@@ -116,7 +116,7 @@ def train_autoencoder(training: Training, vae: AutoencoderKLWan, examples: Examp
         latents_mean=latents.mean((0, 2, 3, 4)).tolist(), latents_std=latents.std((0, 2, 3, 4)).tolist()
     )
     with torch.no_grad():
-        clips = examples.draw(random_indices(examples, 64), SIDE)
+        clips = examples.draw(random_indices(examples, min(len(examples), 64)), SIDE)
         decibels = peak_signal_to_noise(vae.decode(vae.encode(clips).latent_dist.mean).sample, clips)
     print(f"autoencoder: {decibels:.1f} dB", flush=True)
 

@@ -14,18 +14,12 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_kills_leave_the_output_as_it_would_have_been() -> None:
-    kinds = (
-        "driver",
-        "driver while it rolls up",
-        "findings",
-        "raylet",
-        "renderer",
-        "uploader",
-    )
+    # with the node's raylet, everything dies that draws and stores
+    kinds = ("driver", "driver while it rolls up", "findings", "raylet")
     counts = ("--num-kills", "1", "--num-roll-up-kills", "1", "--num-items", "30", "--num-actors", "1")
-    finished = run("benchmarks.chaos", *counts, "--seed", "74696", "--kinds", *kinds)
+    finished = run("benchmarks.chaos", *counts, "--kinds", *kinds)
     assert finished.returncode == 0, finished
-    assert f"6 kills in mid-work: {', '.join(f'{kind} 1' for kind in kinds)}" in finished.stdout
+    assert f"{len(kinds)} kills in mid-work: {', '.join(f'{kind} 1' for kind in kinds)}" in finished.stdout
     assert "lost 0, duplicated 0, differing 0, broken 0, left over 0" in finished.stdout
     assert "items doubled 0, media missing or damaged 0" in finished.stdout
 
@@ -37,4 +31,4 @@ def test_a_store_that_fails_changes_nothing() -> None:
     small = ("--outage-seconds", "3", "--client-timeout-seconds", "2", "--num-items", "6", "--num-actors", "1")
     finished = run("benchmarks.faulty_store", *small)
     assert finished.returncode == 0, finished
-    assert finished.stdout.count("Damage(lost=0, duplicated=0, differing=0, broken=0, left_over=0)") == 2
+    assert "status=0, Damage(lost=0, duplicated=0, differing=0, broken=0, left_over=0)" in finished.stdout

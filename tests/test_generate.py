@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def first_run(
     tmp_path_factory: pytest.TempPathFactory, checkpoints: Path, cluster: Cluster
 ) -> Iterator[tuple[Rendermill, Finished]]:
     """One job over three models, run once; tests that only look share it."""
-    rendermill = Rendermill(tmp_path_factory.mktemp("first"), checkpoints, cluster.environment)
+    rendermill = Rendermill(tmp_path_factory.mktemp("first"), checkpoints, cluster.environment, cluster)
     rendermill.model("sana", "sana-shapes")
     rendermill.model("sprint", "sana-sprint-shapes", format="webp")
     rendermill.model("wan", "wan-shapes")
@@ -165,9 +166,9 @@ def test_records_of_another_environment_are_kept_or_drawn_anew_or_stop_the_run(r
         pq.write_table(pa.Table.from_pylist(older, schema), part)
     rendermill.manifest(rows)
 
-    def versions() -> list[bool]:
+    def versions() -> list[str]:
         records = sorted(rendermill.table("metadata"), key=lambda record: record["id"])
-        return [json.loads(record["environment"])["torch"] == "1.0" for record in records]
+        return [json.loads(record["environment"])["torch"] for record in records]
 
     installed = importlib.metadata.version("torch")
     stopped = rendermill.generate(on_environment_change="stop")
@@ -175,10 +176,10 @@ def test_records_of_another_environment_are_kept_or_drawn_anew_or_stop_the_run(r
     assert f"the environment changed since its records were made (sana: torch 1.0 → {installed})" in stopped.error
     kept = rendermill.generate()
     assert f"the environment changed since earlier records were made: sana: torch 1.0 → {installed}" in kept.out
-    assert versions() == [True, True, False]
+    assert versions() == ["1.0", "1.0", installed]
     again = rendermill.generate(on_environment_change="rerender")
     assert "to draw: sana 2; 1 finished before" in again.out
-    assert versions() == [False] * 3
+    assert versions() == [installed] * 3
 
 
 def test_an_item_is_the_same_in_any_batch_pool_and_order_and_about_so_in_fast_mode(rendermill: Rendermill) -> None:
@@ -289,10 +290,6 @@ def test_a_nan_is_a_failure_of_its_item_alone_and_can_be_retried(rendermill: Ren
     retried = rendermill.run("retry", rendermill.output, cwd=rendermill.folder)
     assert (retried.status, "to draw: sana 1; 3 finished before" in retried.out) == (3, True)
     assert len(rendermill.table("failures")) == 1
-    rows[2]["guidance_scale"] = 3.0
-    rendermill.manifest(rows)
-    assert rendermill.generate("reproducibility=fast").status == 0
-    assert rendermill.table("failures") == []
 
 
 def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: Rendermill, tmp_path: Path) -> None:
@@ -322,9 +319,15 @@ def test_a_broken_checkpoint_stops_the_run_before_it_burns_a_night(rendermill: R
 
 
 def test_the_demo(rendermill: Rendermill, tmp_path: Path) -> None:
-    finished = rendermill.run("generate", "examples/demo.yaml", f"output={rendermill.output}")
+    finished = rendermill.run_on_terminal("generate", "examples/demo.yaml", f"output={rendermill.output}")
     assert finished.status == 0, finished
-    assert "76 items finished, 0 failed, 0 rejected" in finished.out
+    lines = [line for line in re.split(r"[\r\n]+", finished.out) if line.strip()]
+    assert lines[0] == "to draw: sana 64, wan 12"
+    for model, num_items in (("sana", 64), ("wan", 12)):
+        bars = [line for line in lines if line.startswith(model) and "━" in line]
+        assert any(f"{num_items}/{num_items}" in bar for bar in bars)
+    assert "76 items finished, 0 failed, 0 rejected" in lines
+    assert {line.split()[0] for line in lines} <= {"to", "sana", "wan", "sana:", "wan:", "76", "output:"}
     records = {record["id"]: record for record in rendermill.table("metadata")}
     assert Counter(record["model"] for record in records.values()) == {"sana": 64, "wan": 12}
     frames = {item: read_frames(rendermill.output / record["path"]) for item, record in records.items()}
@@ -347,31 +350,19 @@ def read_frames(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-shapes")
-    for part in range(3):
-        rows = [{"id": f"{part}-{index}", "prompt": f"prompt {index}"} for index in range(2)]
-        rendermill.manifest(rows, f"parts/{part}.parquet")
-    glob = f"{rendermill.folder}/parts/*.parquet"
-    assert rendermill.generate("limit=3", manifest=glob).status == 0
-    assert {record["id"] for record in rendermill.table("metadata")} == {"0-0", "0-1", "1-0"}
-    assert "to draw: nothing; 3 finished before" in rendermill.generate("limit=3", manifest=f"file://{glob}").out
-
-
 def test_a_model_that_cannot_load_ends_its_part_and_the_others_finish(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes")
-    for name in ("output", "max_failure_rate"):  # which also name what may end a run
-        rendermill.model(name, "wan-shapes", speedups={"attention_backend": "flash"})
+    # also the name of what may end a run
+    rendermill.model("max_failure_rate", "wan-shapes", speedups={"attention_backend": "flash"})
     rendermill.manifest([{"prompt": "a cat", "model": model} for model in rendermill.models])
     finished = rendermill.generate()
     assert finished.status == 1, finished
-    assert "stopped: output: RuntimeError: Flash Attention backend" in finished.out
     assert "stopped: max_failure_rate: RuntimeError: Flash Attention backend" in finished.out
     assert "Traceback" not in finished.out + finished.error
     assert [record["model"] for record in rendermill.table("metadata")] == ["sana"]
     (run,) = (rendermill.output / "runs").iterdir()
     told = json.loads(run.read_text())
-    assert (sorted(told["errors"]), told["run_errors"]) == (["max_failure_rate", "output"], {})
+    assert (list(told["errors"]), told["run_errors"]) == (["max_failure_rate"], {})
 
 
 def test_a_pool_grows_while_chunks_wait(rendermill: Rendermill) -> None:
@@ -381,27 +372,3 @@ def test_a_pool_grows_while_chunks_wait(rendermill: Rendermill) -> None:
     finished = rendermill.generate()
     assert finished.status == 0, finished
     assert ", 2 actors at work " in finished.out
-
-
-def test_a_run_that_is_terminated_keeps_what_it_has_and_goes_on_from_there(rendermill: Rendermill) -> None:
-    rendermill.model("sana", "sana-shapes", defaults={"num_inference_steps": 20, "width": 128, "height": 128})
-    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(24)])
-    job = str(rendermill.write_job())
-    command = [sys.executable, "-m", "jobs.cli", "generate", job]
-    process = subprocess.Popen(command, cwd=ROOT, env=rendermill.environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("sana "):
-            break
-    process.terminate()
-    rest = process.communicate(timeout=60)[0]
-    assert "interrupted; the same command goes on from here" in rest
-    assert process.returncode == 1
-    num_kept = len(rendermill.table("metadata"))
-    assert 0 < num_kept < 24
-    stopped = rendermill.run("generate", job, "stop_after=1s")
-    assert (stopped.status, "stopped after 1s, as stop_after says" in stopped.out) == (0, True), stopped
-    assert len(rendermill.table("metadata")) == num_kept, "the actor had not even loaded"
-    finished = rendermill.run("generate", job)
-    assert (finished.status, f"to draw: sana {24 - num_kept}; {num_kept} finished before" in finished.out) == (0, True)
-    assert len({record["id"] for record in rendermill.table("metadata")}) == 24

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from conftest import ROOT, Rendermill
 
+from benchmarks.local_cluster import Cluster
+
 COMMIT = "c" * 40
 
 
@@ -68,7 +70,7 @@ def hub(checkpoints: Path) -> Iterator[str]:
     server.shutdown()
 
 
-def test_a_checkpoint_of_the_hub(tmp_path: Path, checkpoints: Path, hub: str) -> None:
+def test_a_checkpoint_of_the_hub(tmp_path: Path, checkpoints: Path, hub: str, cluster: Cluster) -> None:
     environment = {**os.environ, "RAY_ADDRESS": "local", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hub")}
     rendermill = Rendermill(tmp_path, checkpoints, environment)
     rendermill.model("sana", "sana-shapes", revision="main")
@@ -89,6 +91,8 @@ with fetched(describe("owner/sana", "main"), 0.0) as folder:
     command = [sys.executable, "-c", program]
     told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert int(told.stdout) == (checkpoints / "sana-shapes" / name).stat().st_size, "fetched again"
-    missing = rendermill.generate("models.sana.revision=no-such-branch")
+    missing = rendermill.run(
+        "plan", rendermill.write_job(), "models.sana.revision=no-such-branch", **cluster.environment
+    )
     assert (missing.status, missing.error.count("\n")) == (2, 1), missing
     assert "models.sana.checkpoint owner/sana" in missing.error

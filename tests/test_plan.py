@@ -59,6 +59,18 @@ def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
     assert "died" in watched.out
 
 
+def test_limit_takes_the_first_items_from_any_files(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-shapes")
+    for part in range(3):
+        rows = [{"prompt": f"prompt {index}", "width": 32 * (1 + part)} for index in range(2)]
+        rendermill.manifest(rows, f"parts/{part}.parquet")
+    for scheme in ("", "file://"):
+        manifest = f"{scheme}{rendermill.folder}/parts/*.parquet"
+        planned = rendermill.run("plan", rendermill.write_job(manifest=manifest), "limit=3", "--json")
+        shapes = json.loads(planned.out)["shapes"]
+        assert {shape["shape"].split()[0]: shape["num_to_do"] for shape in shapes} == {"32": 2, "64": 1}
+
+
 def _under_way(output: Folder) -> None:
     """Look at an output while its run is half done, and after that run died."""
     run_id = newest_run(output)

@@ -12,6 +12,7 @@ import s3fs
 from conftest import Rendermill
 
 from benchmarks.chaos.s3_server import s3_server
+from benchmarks.local_cluster import Cluster
 from manifests.storage import Folder
 
 pytestmark = pytest.mark.s3
@@ -81,8 +82,8 @@ def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str,
     check_records()
 
 
-def test_a_bucket_that_is_not_there(tmp_path: Path, checkpoints: Path, s3: dict[str, str]) -> None:
-    rendermill = Rendermill(tmp_path, checkpoints, {**os.environ, **s3, "RAY_ADDRESS": "local"})
+def test_a_bucket_that_is_not_there(tmp_path: Path, checkpoints: Path, s3: dict[str, str], cluster: Cluster) -> None:
+    rendermill = Rendermill(tmp_path, checkpoints, {**cluster.environment, **s3}, cluster)
     rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"prompt": "a cat"}])
     finished = rendermill.generate(output="s3://no-such-bucket/renders")
@@ -95,7 +96,7 @@ def test_a_bucket_that_is_not_there(tmp_path: Path, checkpoints: Path, s3: dict[
     assert "manifest s3://b/x.parquet" in wrong_key.error
     no_keys = {key: value for key, value in rendermill.environment.items() if not key.startswith("AWS_")}
     no_keys |= {"AWS_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"], "AWS_EC2_METADATA_DISABLED": "true"}
-    anonymous = Rendermill(tmp_path, checkpoints, no_keys).run(
+    anonymous = Rendermill(tmp_path, checkpoints, no_keys, cluster).run(
         "generate", rendermill.write_job(manifest="s3://b/x.parquet"), HOME=str(tmp_path)
     )
     assert (anonymous.status, anonymous.error.count("\n")) == (2, 1), anonymous

@@ -73,10 +73,15 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
         if line.startswith("sana "):
             break
     process.terminate()
-    assert "interrupted" in process.communicate(timeout=60)[0]
+    rest = process.communicate(timeout=60)[0]
+    assert "interrupted; the same command goes on from here" in rest
+    assert process.returncode == 1
     first = check(rendermill)
     assert set(first.values()) == {4}
     assert first.total() < 14
+    stopped = rendermill.run("generate", job, "stop_after=1s")
+    assert (stopped.status, "stopped after 1s, as stop_after says" in stopped.out) == (0, True), stopped
+    assert check(rendermill) == first, "the actor had not even loaded"
 
     stray = rendermill.output / "media/sana/20200101T000000-000000-0123456789ab.tar"  # a process that died left it
     stray.write_bytes(b"")
@@ -84,6 +89,8 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     others = [record["id"] for record in others if record["path"] == changed["path"]]
     rendermill.manifest([row | {"num_inference_steps": 2} if row["id"] == changed["id"] else row for row in rows])
     again = rendermill.run("generate", job)
+    num_left = 14 - first.total() + 1
+    assert f"to draw: sana {num_left}; {first.total() - 1} finished before" in again.out
     assert again.status == 0, again
     assert (rendermill.output / changed["path"]).exists(), "whoever listed the records before finds its file"
     assert rendermill.run("generate", job).status == 0  # removes it, as there is no delay here

@@ -30,7 +30,7 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         check=True,
     )
     with ExitStack() as stack:
-        head = stack.enter_context(ray_head(num_cpus=1, token=generated.stdout.strip()))
+        head = stack.enter_context(ray_head(num_cpus=1, token=generated.stdout.strip(), has_dashboard=True))
         for group in ("images", "videos"):
             labels = f"--labels=rendermill.io/group={group}"
             node = ray_node(f"--address={head.address}", "--num-cpus=1", labels, environment=head.environment)
@@ -57,6 +57,51 @@ def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(
     manifest = f"manifest=file://{tmp_path}/prompts.parquet"
     assert "the cluster has 3 nodes" in rendermill.generate(manifest).error
     assert rendermill.generate("shared_disk=true").status == 3, "one rejected row, nothing to draw"
+
+
+def test_what_a_submitted_job_packs_and_that_its_output_outlasts_it(
+    tmp_path: Path, checkpoints: Path, three_nodes: Cluster
+) -> None:
+    environment = three_nodes.environment | {"RAY_API_SERVER_ADDRESS": three_nodes.dashboard}
+    rendermill = Rendermill(tmp_path, checkpoints, environment)
+    rendermill.model("sana", "sana-shapes")
+    rendermill.manifest([{"prompt": "a cat"}])
+    job = str(rendermill.write_job())
+    (ROOT / "out").mkdir(exist_ok=True)
+    (ROOT / "out" / "large.bin").write_bytes(bytes(1000))
+    list_files = "print('packed:', *glob.glob('**/*', recursive=True, include_hidden=True), flush=True)"
+    generate = "runpy.run_module('jobs.cli', run_name='__main__')"
+    program = f"import glob, runpy; {list_files}; {generate}"
+    finished = subprocess.run(
+        [
+            "ray",
+            "job",
+            "submit",
+            "--working-dir",
+            ".",
+            "--",
+            "python",
+            "-c",
+            program,
+            "generate",
+            job,
+            "output=out/lost",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    line = next(line for line in finished.stdout.splitlines() if line.startswith("packed: "))
+    packed = line.split()[1:]
+    for name in ("jobs/cli.py", "actors/renderer.py", "models/sana.py", "manifests/schema.py", "examples/demo.yaml"):
+        assert name in packed
+    left_out = (".venv/", "out/", ".git/", "tests/", "docs/", "benchmarks/", ".mypy_cache/", ".ruff_cache/")
+    assert not [path for path in packed if path.startswith(left_out)]
+    assert finished.returncode != 0
+    assert "exit code 2" in finished.stdout + finished.stderr
+    assert "output: out/lost is relative to a submitted job's own folder" in finished.stdout
 
 
 def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, three_nodes: Cluster) -> None:

@@ -25,7 +25,9 @@ ENDS_THE_DRIVER = {"driver", ROLL_UP, *SIGNALS_IN_ROLL_UP}
 POISONED = "item that kills what encodes it"
 _MAX_CHANGES_IN_ROLL_UP = 2
 _NUM_DEATHS_BY_POISON = 2
-_SECONDS_BETWEEN_LOOKS = 0.005
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_LOOKS_IN_ROLL_UP = 0.005
+"""A roll-up takes some ten milliseconds."""
 _MAX_ITEMS_BETWEEN_STRIKES = 25
 _NUM_STRIKES_IN_A_SMALL_JOB = 6
 
@@ -100,7 +102,7 @@ class Strikes:
     def _kill_in_roll_up(self, driver: psutil.Process) -> bool:
         mark = self._notes / "rolling-up"
         mark.unlink(missing_ok=True)  # a driver that died in a roll-up left it
-        if not _wait_for(mark.exists, driver):
+        if not _wait_for(mark.exists, driver, _SECONDS_BETWEEN_LOOKS_IN_ROLL_UP):
             return False
         seconds = [float(line) for line in (self._notes / "roll-up-seconds").read_text().split()]
         time.sleep(self._generator.uniform(0, max(seconds[:1])))
@@ -168,10 +170,12 @@ class Strikes:
                     yield process
 
 
-def _wait_for(condition: Callable[[], bool], driver: psutil.Process) -> bool:
+def _wait_for(
+    condition: Callable[[], bool], driver: psutil.Process, seconds_between_looks: float = _SECONDS_BETWEEN_LOOKS
+) -> bool:
     """Whether it came true while the driver ran."""
     while driver.is_running() and driver.status() != psutil.STATUS_ZOMBIE:
         if condition():
             return True
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(seconds_between_looks)
     return False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-_SECONDS_BETWEEN_LOOKS = 0.005
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,5 @@ def _poison_storing(module):
     @wrapt.patch_function_wrapper(module, "Folder.write_all")
     def write_all(wrapped, instance, arguments, keywords):
         for name in arguments[0]:
-            if "deadly" in name:  # part of an id
-                os.kill(os.getpid(), signal.SIGKILL)
+            _act(name.replace("-", " "), "storing")  # the id is part of the name
         return wrapped(*arguments, **keywords)
