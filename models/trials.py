@@ -129,6 +129,10 @@ class Source:
         values = exponents.floor_().exp2_().mul_(self.normal(shape).clamp_(-1.75, 1.75))
         return values.to(dtype).to(torch.float16 if dtype.itemsize == 1 else dtype)
 
+    def whole_numbers(self, num_numbers: int, end: int) -> torch.Tensor:
+        """Random numbers from 0 to END - 1."""
+        return torch.randint(end, (num_numbers,), generator=self._generator, device=self._device)
+
     def order(self, num_elements: int) -> torch.Tensor:
         """The numbers from 0 to N - 1 in a random order."""
         return torch.randperm(num_elements, generator=self._generator, device=self._device)
@@ -233,13 +237,36 @@ def _convolution_channels(source: Source, operation: Operation) -> Values:
 
 
 def _convolution_taps(source: Source, operation: Operation) -> Values:
-    """Kernels whose taps cancel in pairs, on channels of one value each."""
+    """Kernels of which the taps that one place of the image meets cancel in pairs, on channels of one value each."""
     image, weight = operation.arguments["input"], operation.arguments["weight"]
-    num_taps = torch.Size(weight.shape[2:]).numel()
-    flat = Layout((*weight.shape[:2], num_taps), (), weight.dtype, weight.device, 0)
-    taps = _twice(source, flat, 2, source.order(num_taps), -1).reshape(weight.shape)
+    is_met = _taps_met(operation).to(weight.device)
+    num_channels, num_taps = torch.Size(weight.shape[:2]).numel(), is_met.shape[1]
+    is_met = is_met[source.whole_numbers(num_channels, len(is_met))]
+    # taps that are met, in a random order, before the others; then each of their second half is one of the first
+    order = source.normal((num_channels, num_taps)).masked_fill(~is_met, torch.inf).argsort(1)
+    half, place = is_met.sum(1, keepdim=True) // 2, torch.arange(num_taps, device=weight.device)
+    is_second, is_left = (place >= half) & (place < 2 * half), place == 2 * half
+    taps = source.spread((num_channels, num_taps), weight.dtype, is_product=False)
+    taps = taps.gather(1, torch.where(is_second, place - half, place))
+    taps = torch.where(is_second, -taps, taps).masked_fill(is_left, 0)
+    taps = torch.empty_like(taps).scatter(1, order, taps).reshape(weight.shape)
     channels = source.spread((*image.shape[:2], *[1] * (len(image.shape) - 2)), image.dtype).expand(image.shape)
     return _named(operation, {"input": channels, "weight": taps})
+
+
+def _taps_met(operation: Operation) -> torch.Tensor:
+    """For each place where a kernel may lie, which of its taps meet the image; others meet the padding around it."""
+    image, weight = operation.arguments["input"].shape[2:], operation.arguments["weight"].shape[2:]
+    if operation.arguments["transposed"]:
+        return torch.ones(1, torch.Size(weight).numel(), dtype=torch.bool)
+    met = torch.ones(1, 1, dtype=torch.bool)
+    settings = (operation.arguments[name] for name in ("stride", "padding", "dilation"))
+    for length, num_taps, stride, padding, dilation in zip(image, weight, *settings, strict=True):
+        places = torch.arange(0, length + 2 * padding - dilation * (num_taps - 1), stride)[:, None] - padding
+        index = places + dilation * torch.arange(num_taps)
+        own = (index >= 0) & (index < length)
+        met = (met[:, None, :, None] & own[None, :, None, :]).flatten(2).flatten(0, 1)
+    return met
 
 
 def _attention_values(source: Source, operation: Operation) -> Values:

@@ -32,6 +32,7 @@ LONG_PROMPTS = [
     [
         ("sana-shapes", "bfloat16", ("denoiser", "VAE decoder")),
         ("sana-shapes", "float32", ("denoiser",)),
+        ("sana-sprint-shapes", "bfloat16", ("denoiser",)),
         ("wan-shapes", "bfloat16", ("low-noise denoiser",)),
     ],
 )
@@ -39,7 +40,9 @@ def test_a_sum_in_another_order_is_found_in_any_operation(checkpoint: str, dtype
     calls = calls_of(checkpoint, dtype, stages)
     assert calls.keys() == set(stages), "kernels allow a larger size here, so it should be proven"
     for name, call in calls.items():
-        one_of_each = {operation.name: operation for operation in call.operations()}
+        one_of_each = {
+            (operation.name, operation.arguments.get("groups")): operation for operation in call.operations()
+        }
         seen = Stage()
         split_sums(call, list(one_of_each.values()), seen)
         assert seen.sabotaged == {True: len(one_of_each)}, f"{name}: {one_of_each.keys()}"
