@@ -239,9 +239,9 @@ def _convolution_channels(source: Source, operation: Operation) -> Values:
 def _convolution_taps(source: Source, operation: Operation) -> Values:
     """Kernels of which the taps that one place of the image meets cancel in pairs, on channels of one value each."""
     image, weight = operation.arguments["input"], operation.arguments["weight"]
-    is_met = _taps_met(operation).to(weight.device)
-    num_channels, num_taps = torch.Size(weight.shape[:2]).numel(), is_met.shape[1]
-    is_met = is_met[source.whole_numbers(num_channels, len(is_met))]
+    num_channels = torch.Size(weight.shape[:2]).numel()
+    is_met = _taps_met(source, operation, num_channels)
+    num_taps = is_met.shape[1]
     # taps that are met, in a random order, before the others; then each of their second half is one of the first
     order = source.normal((num_channels, num_taps)).masked_fill(~is_met, torch.inf).argsort(1)
     half, place = is_met.sum(1, keepdim=True) // 2, torch.arange(num_taps, device=weight.device)
@@ -254,18 +254,20 @@ def _convolution_taps(source: Source, operation: Operation) -> Values:
     return _named(operation, {"input": channels, "weight": taps})
 
 
-def _taps_met(operation: Operation) -> torch.Tensor:
-    """For each place where a kernel may lie, which of its taps meet the image; others meet the padding around it."""
+def _taps_met(source: Source, operation: Operation, num_channels: int) -> torch.Tensor:
+    """Whether taps meet the image, not the padding around it, at a random place; (channels, taps), bool."""
     image, weight = operation.arguments["input"].shape[2:], operation.arguments["weight"].shape[2:]
+    device = operation.arguments["weight"].device
     if operation.arguments["transposed"]:
-        return torch.ones(1, torch.Size(weight).numel(), dtype=torch.bool)
-    met = torch.ones(1, 1, dtype=torch.bool)
+        return torch.ones(num_channels, torch.Size(weight).numel(), dtype=torch.bool, device=device)
+    met = torch.ones(num_channels, 1, dtype=torch.bool, device=device)
     settings = (operation.arguments[name] for name in ("stride", "padding", "dilation"))
     for length, num_taps, stride, padding, dilation in zip(image, weight, *settings, strict=True):
-        places = torch.arange(0, length + 2 * padding - dilation * (num_taps - 1), stride)[:, None] - padding
-        index = places + dilation * torch.arange(num_taps)
-        own = (index >= 0) & (index < length)
-        met = (met[:, None, :, None] & own[None, :, None, :]).flatten(2).flatten(0, 1)
+        num_places = (length + 2 * padding - dilation * (num_taps - 1) - 1) // stride + 1
+        first = stride * source.whole_numbers(num_channels, num_places) - padding
+        index = first[:, None] + dilation * torch.arange(num_taps, device=device)
+        is_own = (index >= 0) & (index < length)
+        met = (met[:, :, None] & is_own[:, None, :]).flatten(1)
     return met
 
 
