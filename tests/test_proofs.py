@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from torch.nn import functional
 
-from benchmarks.proofs import Stage, calls_of, split_sums
+from benchmarks.proofs import Call, Stage, calls_of, split_sums
 from manifests.schema import Request
 from models import registry
 from models.base import Settings
@@ -32,7 +33,6 @@ LONG_PROMPTS = [
     [
         ("sana-shapes", "bfloat16", ("denoiser", "VAE decoder")),
         ("sana-shapes", "float32", ("denoiser",)),
-        ("sana-sprint-shapes", "bfloat16", ("denoiser",)),
         ("wan-shapes", "bfloat16", ("low-noise denoiser",)),
     ],
 )
@@ -40,12 +40,22 @@ def test_a_sum_in_another_order_is_found_in_any_operation(checkpoint: str, dtype
     calls = calls_of(checkpoint, dtype, stages)
     assert calls.keys() == set(stages), "kernels allow a larger size here, so it should be proven"
     for name, call in calls.items():
-        one_of_each = {
-            (operation.name, operation.arguments.get("groups")): operation for operation in call.operations()
-        }
+        one_of_each = {operation.name: operation for operation in call.operations()}
         seen = Stage()
         split_sums(call, list(one_of_each.values()), seen)
         assert seen.sabotaged == {True: len(one_of_each)}, f"{name}: {one_of_each.keys()}"
+
+
+def test_a_sum_in_another_order_is_found_where_kernels_reach_beyond_the_image() -> None:
+    torch.manual_seed(0)
+    images, weight, bias = (
+        torch.randn(shape, dtype=torch.bfloat16) for shape in ((2, 640, 2, 4), (640, 1, 3, 3), (640,))
+    )
+    call = Call(lambda items: (functional.conv2d(items, weight, bias, padding=1, groups=640),), [images], 1)
+    assert not call.try_out().refuted
+    seen = Stage()
+    split_sums(call, call.operations(), seen)
+    assert seen.sabotaged == {True: 1}
 
 
 def batches_of(function: object, inputs: torch.Tensor, num_calls: int = 1) -> ProvenBatches:
