@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import psutil
+import pytest
 from conftest import ROOT, Rendermill, sabotaged_by
 
-from benchmarks.local_cluster import Cluster, ray_node
+from benchmarks.local_cluster import Cluster, ray_head, ray_node
 
 POISON = {
     "raises in drawing": ("ValueError", "poison"),
@@ -79,15 +81,22 @@ tell()
 """
 
 
-def test_the_cause_of_a_death_is_told_where_ray_knows_it(tmp_path: Path, cluster: Cluster) -> None:
+@pytest.fixture
+def observed() -> Iterator[Cluster]:
+    """A cluster of its own: Ray's dashboard is what knows of deaths."""
+    with ray_head(has_dashboard=True) as head:
+        yield head
+
+
+def test_the_cause_of_a_death_is_told_where_ray_knows_it(tmp_path: Path, observed: Cluster) -> None:
     little = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "500"}
     resources = ("--num-cpus=0", '--resources={"short of memory": 1}')
-    node = ray_node(f"--address={cluster.address}", *resources, environment=cluster.environment | little)
+    node = ray_node(f"--address={observed.address}", *resources, environment=observed.environment | little)
     with node as started:
         told = subprocess.Popen(
             [sys.executable, "-c", SAY_WHY_A_PROCESS_DIED, tmp_path / "victims"],
             cwd=ROOT,
-            env=cluster.environment,
+            env=observed.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
