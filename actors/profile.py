@@ -16,7 +16,7 @@ from manifests.schema import Shape
 from manifests.secrets import mask_secrets
 from manifests.storage import Folder
 
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 _DIGEST_SIZE = 16
 
 

@@ -70,7 +70,7 @@ def test_a_profile_is_read_as_it_was_written_among_files_of_others(tmp_path: Pat
     store = ProfileStore(Folder(str(tmp_path)))
     store.write(KEY, PROFILE)
     (tmp_path / "README").write_text("mine")
-    (tmp_path / f"{'0' * 32}.json").write_text('{"format_version": 2}')
+    (tmp_path / f"{'0' * 32}.json").write_text('{"format_version": 3}')
     assert store.read(KEY) == PROFILE
     assert store.newest({"checkpoint": "sana"}) == ("a GPU", PROFILE)
     assert store.problems == [f"profile {tmp_path}/README: ignored, as it is no profile"]
