@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -44,6 +44,10 @@ def readme_line(beginning: str, job: Path) -> list[str]:
     return [str(job) if word == "nightly.yaml" else word for word in shlex.split(line, comments=True)]
 
 
+def run(environment: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
 def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(
     tmp_path: Path, checkpoints: Path, three_nodes: Cluster
 ) -> None:
@@ -72,27 +76,8 @@ def test_what_a_submitted_job_packs_and_that_its_output_outlasts_it(
     list_files = "print('packed:', *glob.glob('**/*', recursive=True, include_hidden=True), flush=True)"
     generate = "runpy.run_module('jobs.cli', run_name='__main__')"
     program = f"import glob, runpy; {list_files}; {generate}"
-    finished = subprocess.run(
-        [
-            "ray",
-            "job",
-            "submit",
-            "--working-dir",
-            ".",
-            "--",
-            "python",
-            "-c",
-            program,
-            "generate",
-            job,
-            "output=out/lost",
-        ],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    submit = ("ray", "job", "submit", "--working-dir", ".", "--")
+    finished = run(environment, *submit, "python", "-c", program, "generate", job, "output=out/lost")
     line = next(line for line in finished.stdout.splitlines() if line.startswith("packed: "))
     packed = line.split()[1:]
     for name in ("jobs/cli.py", "actors/renderer.py", "models/sana.py", "manifests/schema.py", "examples/demo.yaml"):
@@ -108,7 +93,7 @@ def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, three_nodes:
     environment = three_nodes.environment | {"RAY_API_SERVER_ADDRESS": three_nodes.dashboard}
 
     def ray(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        return run(environment, *command)
 
     rendermill = Rendermill(tmp_path, checkpoints, environment)
     for model, group, num_cpus in (("sana", "images", 0.2), ("wan", "videos", 0.3)):
