@@ -3,9 +3,13 @@
 Draws one manifest with every checkpoint of the repository, in bfloat16 and in float32, in batches of several sizes, by
 one actor and by two, in another order, in parts, and a part of it alone; counts the items whose `pixel_sha256` is not
 that of the first run. A last run in `fast` mode shows that batches do differ where nothing is done about it.
+
+`--write FILE` keeps the first run's pixels; `--compare FILE` compares them with those of another version of rendermill,
+which is meaningful on the same kind of machine and with the same versions of the libraries only.
 """
 
 import argparse
+import json
 import random
 import subprocess
 import sys
@@ -81,6 +85,8 @@ def main() -> int:
     """Print a line a run; the exit status says whether all strict runs gave the same pixels."""
     parser = argparse.ArgumentParser(description="Draws the same items in many ways and compares their pixels.")
     parser.add_argument("--num-items", type=int, default=19, help="of each model")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="keep the first run's pixels in this JSON file")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="compare them with the pixels of this JSON file")
     given = parser.parse_args()
     rows = [
         {"id": f"{checkpoint}-{dtype} {index}", "model": f"{checkpoint}-{dtype}", "prompt": _prompt(index)}
@@ -93,6 +99,13 @@ def main() -> int:
         studio = Studio(Path(name), cluster)
         expected = studio.draw("first", rows, batch=1)
         print(f"batch 1, 1 actor: {len(expected)} items", flush=True)
+        if given.write:
+            given.write.write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+        if given.compare:
+            kept = json.loads(given.compare.read_text())
+            num_same = sum(expected.get(item) == pixels for item, pixels in kept.items())
+            print(f"{given.compare}: {num_same} of {len(kept)} items with the same pixels", flush=True)
+            num_different += len(kept) - num_same
 
         def compare(what: str, pixels: dict[str, str], num_items: int) -> int:
             num_same = sum(expected[item] == found for item, found in pixels.items())
