@@ -7,7 +7,7 @@ import re
 
 import torch
 
-from actors.versions import versions
+from rendermill.actors.versions import versions
 
 
 def make_deterministic(compiled: bool) -> str:

@@ -14,19 +14,20 @@ import pyarrow as pa
 import ray
 import torch
 
-from actors import memory, metrics
-from actors.audit import Drawn, is_chosen
-from actors.checkpoints import fetched
-from actors.compiled import SharedCompilation
-from actors.drawer import Drawer, Outcome, Outcomes, failed, known
-from actors.environment import device_name, environment, make_deterministic
-from actors.guard import verdict
-from actors.journal import Suspicion
-from actors.spec import RendererSpec
-from actors.watch import watch_of_this_process
-from manifests.errors import one_line
-from manifests.schema import FRAMES, Request, Shape
-from models import registry
+from rendermill.actors.checkpoints.checkpoint import fetched
+from rendermill.actors.engine import memory
+from rendermill.actors.engine.engine import Drawer, Outcome, Outcomes, failed, known
+from rendermill.actors.engine.watchdog import watch_of_this_process
+from rendermill.actors.environment import device_name, environment, make_deterministic
+from rendermill.actors.services import metrics
+from rendermill.actors.services.audit import Drawn, is_chosen
+from rendermill.actors.services.compiled import SharedCompilation
+from rendermill.actors.services.crash_journal import Suspicion
+from rendermill.actors.services.guard import verdict
+from rendermill.actors.spec import RendererSpec
+from rendermill.manifests.errors import one_line
+from rendermill.manifests.schema import FRAMES, Request, Shape
+from rendermill.models import registry
 
 _NUM_BATCHES_WAITING = 2
 

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.checkpoints import Checkpoint
-from actors.guard import Guard
-from models.base import Settings
+from rendermill.actors.checkpoints.checkpoint import Checkpoint
+from rendermill.actors.services.guard import Guard
+from rendermill.models.interface import Settings
 
 _SECONDS_TO_LOAD = 7200.0
 
@@ -21,8 +21,8 @@ class RendererSpec:
         deadline_seconds: an item may take so long; None: by what others took.
         patience_seconds: how long to try again where the checkpoint's store fails.
         audit: share of the items to draw twice, 0 … 1.
-        journal: handle of the run's `actors.journal.Journal`.
-        findings: handle of the run's `actors.findings.Findings`.
+        journal: handle of the run's `actors.services.crash_journal.Journal`.
+        findings: handle of the run's `actors.services.findings.Findings`.
     """
 
     model_name: str

@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 import torch
 from diffusers import SanaPipeline
 
-from actors.environment import make_deterministic
 from benchmarks.full_size import build_sana_1600m, build_wan_a14b, with_two_experts
 from benchmarks.speedups import requests_of
-from models import registry
-from models.base import Settings
+from rendermill.actors.environment import make_deterministic
+from rendermill.models import registry
+from rendermill.models.interface import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,7 +72,7 @@ def run(
         "models": {model: {"checkpoint": str(checkpoint), "pool": pool, **settings} for model in models},
     }
     (folder / f"{name}.yaml").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "jobs.cli", "generate", str(folder / f"{name}.yaml")]
+    command = [sys.executable, "-m", "rendermill", "generate", str(folder / f"{name}.yaml")]
     started = datetime.now(UTC)
     status = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}).returncode
     records = sorted(pq.read_table(folder / name / "metadata").to_pylist(), key=lambda record: record["started_at"])

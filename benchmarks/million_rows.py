@@ -149,7 +149,7 @@ def main() -> None:
                 output = f"{outputs}/{num_rows}-{name.replace(' ', '-')}"
                 job = write_job(folder, manifest, output)
                 if name == "rendermill":
-                    arguments = ["jobs.cli", "generate", str(job)]
+                    arguments = ["rendermill", "generate", str(job)]
                 else:
                     arguments = ["benchmarks.plain_ray_data", str(manifest), str(folder / "blank"), output]
                 cost = measure([sys.executable, "-m", *arguments], environment, output)

@@ -14,12 +14,12 @@ import fsspec
 import ray
 from ray.data import ActorPoolStrategy
 
-from actors.encoding import Encoding
-from actors.media import encode
-from manifests.identity import sample_seed
-from manifests.schema import RECORD_COLUMNS, Request
-from models import registry
-from models.base import Settings
+from rendermill.actors.media.encoders import encode
+from rendermill.actors.media.encoding import Encoding
+from rendermill.manifests.identity import sample_seed
+from rendermill.manifests.schema import RECORD_COLUMNS, Request
+from rendermill.models import registry
+from rendermill.models.interface import Settings
 
 Batch = dict[str, Any]
 

@@ -58,7 +58,7 @@ class Office:
             "models": _MODELS,
         }
         (self.folder / "job.yaml").write_text(yaml.safe_dump(job))
-        line = [sys.executable, "-m", "jobs.cli", command, str(self.folder / "job.yaml"), *arguments]
+        line = [sys.executable, "-m", "rendermill", command, str(self.folder / "job.yaml"), *arguments]
         finished = subprocess.run(line, cwd=_ROOT, env=self.cluster.environment, check=True, stdout=subprocess.PIPE)
         return finished.stdout.decode()
 

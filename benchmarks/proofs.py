@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.sabotage import Sabotage, can_be_split
-from manifests.schema import Request
-from models import registry
-from models.base import Model, Settings
-from models.operations import Operation, Recording, bits
-from models.proven import ProvenBatches, shape_of
+from rendermill.manifests.schema import Request
+from rendermill.models import registry
+from rendermill.models.interface import Model, Settings
+from rendermill.models.parts.exact_batches import ProvenBatches, shape_of
+from rendermill.models.parts.operations import Operation, Recording, bits
 
 _ROOT = Path(__file__).parents[1]
 CASES = {

@@ -1,6 +1,6 @@
 """Sums in another order, in one operation of a model and from a certain size on, as another kernel would compute them.
 
-What trials of batch sizes (`models.trials`) have to find out.
+What trials of batch sizes (`models.parts.trials`) have to find out.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.operations import Operation
+from rendermill.models.parts.operations import Operation
 
 
 class Sabotage(TorchDispatchMode):

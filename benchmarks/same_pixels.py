@@ -69,7 +69,7 @@ class Studio:
             },
         }
         (self.folder / "job.yaml").write_text(yaml.safe_dump(job))
-        command = [sys.executable, "-m", "jobs.cli", "generate", str(self.folder / "job.yaml")]
+        command = [sys.executable, "-m", "rendermill", "generate", str(self.folder / "job.yaml")]
         subprocess.run(command, cwd=_ROOT, env=self.cluster.environment, check=True, stdout=subprocess.DEVNULL)
         records = pq.read_table(self.folder / name / "metadata", columns=["id", "pixel_sha256"]).to_pylist()
         return {record["id"]: record["pixel_sha256"] for record in records}

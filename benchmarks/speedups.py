@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.environment import make_deterministic
 from benchmarks.adherence import judge, scenes_of
 from benchmarks.full_size import build_sana_1600m, build_wan_a14b
-from manifests.schema import Request
-from models import registry
-from models.base import Model, Settings, Speedups
+from rendermill.actors.environment import make_deterministic
+from rendermill.manifests.schema import Request
+from rendermill.models import registry
+from rendermill.models.interface import Model, Settings, Speedups
 from shapes import sana, wan
 from shapes.scenes import caption
 

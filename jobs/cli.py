@@ -1,4 +1,4 @@
-"""The command line: `rendermill …`, or `python -m jobs.cli …` without an install."""
+"""The command line: `rendermill …`, or `python -m rendermill …`."""
 
 import argparse
 import sys
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from jobs.arguments import check_is_job_file, output_folder
-from jobs.console import ReaderGone, discard, open_screen, printable, write_out
-from jobs.job_file import JobFile, read_job_file
-from manifests.errors import LeaseLost, UserError, one_line, traceback_of
-from manifests.retries import is_passing
-from manifests.storage import Folder
+from rendermill.jobs.commands.arguments import check_is_job_file, output_folder
+from rendermill.jobs.config.job_file import JobFile, read_job_file
+from rendermill.jobs.console.screen import ReaderGone, discard, open_screen, printable, write_out
+from rendermill.manifests.errors import LeaseLost, UserError, one_line, traceback_of
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.retries import is_passing
 
 USERS_MISTAKE = 2
 READER_GONE = 141
@@ -136,28 +136,30 @@ class _PrintSchema(argparse.Action):
         super().__init__(nargs=0, **given)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from jobs.job_schema import schema_text
+        from rendermill.jobs.config.json_schema import schema_text
 
         print(schema_text(), end="")
         parser.exit()
 
 
 def _config(job_file: JobFile, as_json: bool) -> int:
-    from jobs.print_config import config_as_json, config_as_yaml
+    from rendermill.jobs.commands.show_config import config_as_json, config_as_yaml
 
     write_out(sys.stdout, config_as_json(job_file) if as_json else config_as_yaml(job_file))
     return 0
 
 
 def _generate(job_file: JobFile) -> int:
-    from jobs.generate import generate  # imports Ray, which a mistake in the job file need not wait for
+    from rendermill.jobs.commands.generate import (
+        generate,  # imports Ray, which a mistake in the job file need not wait for
+    )
 
     with open_screen(is_optional=True) as screen, _at_their_place(job_file):
         return generate(job_file.job, job_file.path, screen)
 
 
 def _plan(job_file: JobFile, is_calibrated: bool, as_json: bool) -> int:
-    from jobs.plan import plan
+    from rendermill.jobs.commands.plan import plan
 
     with open_screen() as screen, _at_their_place(job_file):
         return plan(job_file.job, screen, is_calibrated, as_json)
@@ -173,8 +175,8 @@ def _at_their_place(job_file: JobFile) -> Iterator[None]:
 
 
 def _retry(output: Folder) -> int:
-    from jobs.generate import generate
-    from jobs.run_file import job_of_run, newest_run, source_of_run
+    from rendermill.jobs.commands.generate import generate
+    from rendermill.jobs.running.run_file import job_of_run, newest_run, source_of_run
 
     run_id = newest_run(output)
     job = job_of_run(output, run_id).model_copy(update={"output": output.url})  # the run's may be masked, or moved
@@ -183,7 +185,7 @@ def _retry(output: Folder) -> int:
 
 
 def _status(output: Folder, as_json: bool, is_watched: bool) -> int:
-    from jobs.status import status
+    from rendermill.jobs.commands.status import status
 
     with open_screen() as screen:
         return status(output, screen, as_json, is_watched)
@@ -192,7 +194,7 @@ def _status(output: Folder, as_json: bool, is_watched: bool) -> int:
 def _verify(output: Folder, num_samples: int, model: str | None, as_json: bool, is_repaired: bool) -> int:
     if num_samples < 0:
         raise UserError(f"--sample: {num_samples} is less than 0; 0 draws nothing again")
-    from jobs.verify import verify
+    from rendermill.jobs.commands.verify import verify
 
     with open_screen() as screen:
         return verify(output, screen, num_samples, model, as_json, is_repaired)

@@ -3,7 +3,7 @@
 import re
 import traceback
 
-from manifests.secrets import mask_secrets
+from rendermill.manifests.secrets import mask_secrets
 
 _SAYS_NOTHING = re.compile(r"(^|: |\[Errno -?\d+\] )(None)?\s*$")
 """What is left of the message of some stores' errors: nothing, "None", or that after a colon or a number."""

@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from manifests import identity
-from manifests.schema import ModelContract, Shape
-from manifests.values import Unreadable
+from rendermill.manifests import identity
+from rendermill.manifests.arrow.values import Unreadable
+from rendermill.manifests.schema import ModelContract, Shape
 
 MAX_SEED = 2**63 - 1
 _FIRST_ROUNDED = 2**53

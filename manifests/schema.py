@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from manifests.arrow_types import as_type
+from rendermill.manifests.arrow.types import as_type
 
 FORMAT_VERSION = 1
 
@@ -220,7 +220,7 @@ class Request(NamedTuple):
 
 
 class Rules(Protocol):
-    """What a model can draw. `models.base.Rules` is one; manifests and models do not know each other."""
+    """What a model can draw. `models.interface.Rules` is one; manifests and models do not know each other."""
 
     def problem(
         self,

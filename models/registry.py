@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from models.base import BadConfig, Family, Model, Rules, Settings
+from rendermill.models.interface import BadConfig, Family, Model, Rules, Settings
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -111,7 +111,7 @@ _FEWER_PASSES = ("guidance_interval", "cache_interval")
 
 FAMILIES: Mapping[str, Family] = {
     "SanaPipeline": Family(
-        implementation="models.sana:Sana",
+        implementation="rendermill.models.families.sana:Sana",
         defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5},
         rules=_sana_rules,
         arguments=_SANA_ARGUMENTS,
@@ -123,7 +123,7 @@ FAMILIES: Mapping[str, Family] = {
         speedups=(*_FASTER_PRODUCTS, *_FEWER_PASSES),
     ),
     "SanaSprintPipeline": Family(
-        implementation="models.sana:SanaSprint",
+        implementation="rendermill.models.families.sana:SanaSprint",
         defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 2, "guidance_scale": 4.5},
         rules=_sana_sprint_rules,
         arguments=_SANA_ARGUMENTS,
@@ -135,7 +135,7 @@ FAMILIES: Mapping[str, Family] = {
         speedups=_FASTER_PRODUCTS,
     ),
     "WanPipeline": Family(
-        implementation="models.wan:Wan",
+        implementation="rendermill.models.families.wan:Wan",
         defaults={
             "width": 832,
             "height": 480,
@@ -153,7 +153,7 @@ FAMILIES: Mapping[str, Family] = {
         num_items_per_swap=4,
     ),
     "BlankPipeline": Family(
-        implementation="models.blank:Blank",
+        implementation="rendermill.models.families.blank:Blank",
         defaults={"width": 64, "height": 64, "num_frames": 1, "num_inference_steps": 1, "guidance_scale": 1.0},
         rules=_blank_rules,
         arguments={},

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from manifests import layout
-from manifests.shards import json_of, unpack
-from manifests.storage import Folder, open_filesystem
+from rendermill.manifests.output import layout
+from rendermill.manifests.output.shards import json_of, unpack
+from rendermill.manifests.storage.folder import Folder, open_filesystem
 
 _NOT_COMPARED = {"started_at", "seconds", "attempt", "run_id", "batch_size"}
 _NOT_COMPARED_IN_SHARDS = _NOT_COMPARED | {"path"}  # an item may lie in any shard

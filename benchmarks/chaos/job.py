@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.chaos.compare import records
 from benchmarks.local_cluster import Cluster
-from manifests.layout import Layout
+from rendermill.manifests.output.layout import Layout
 
 _ROOT = Path(__file__).parents[2]
 _NUM_ITEMS_PER_SHARD = 16
@@ -80,7 +80,7 @@ class Job:
             "CHAOS_DRIVER": output.partition("://")[2] or output,
             **(variables or {}),
         }
-        command = [sys.executable, "-m", "jobs.cli", "generate", str(path)]
+        command = [sys.executable, "-m", "rendermill", "generate", str(path)]
         if machine is not None:  # `exec`, so that signals reach the driver itself
             command = ["unshare", "--uts", "sh", "-c", f'hostname {machine} && exec "$@"', "sh", *command]
         with self.log.open("ab") as log:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.chaos.compare import records
-from manifests.shards import read_member
-from manifests.storage import Folder
+from rendermill.manifests.output.shards import read_member
+from rendermill.manifests.storage.folder import Folder
 
 _NUM_MEDIA_PER_READ = 40
 _SECONDS_BETWEEN_READS = 0.2

@@ -83,7 +83,7 @@ class _Measurement:
         }
 
 
-@wrapt.when_imported("models.sana")
+@wrapt.when_imported("rendermill.models.families.sana")
 def _measure(module: ModuleType) -> None:
     measurement = _Measurement()
 

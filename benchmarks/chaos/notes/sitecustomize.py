@@ -25,7 +25,7 @@ IS_DRIVER = "CHAOS_DRIVER" in os.environ
 _rolling_up = threading.Event()
 
 
-@wrapt.when_imported("models.sana")
+@wrapt.when_imported("rendermill.models.families.sana")
 def _note_drawn_items(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, "Sana.render")
     def render(wrapped: Callable[..., Any], instance: Any, arguments: Any, keywords: Any) -> Any:
@@ -35,7 +35,7 @@ def _note_drawn_items(module: ModuleType) -> None:
         return rendered
 
 
-@wrapt.when_imported("manifests.ledger")
+@wrapt.when_imported("rendermill.manifests.output.ledger.ledger")
 def _note_roll_ups(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, "Ledger.roll_up")
     def roll_up(wrapped: Callable[..., None], instance: Any, arguments: Any, keywords: Any) -> None:
@@ -54,7 +54,7 @@ def _note_roll_ups(module: ModuleType) -> None:
             file.write(f"{time.monotonic() - started}\n")
 
 
-@wrapt.when_imported("manifests.lease")
+@wrapt.when_imported("rendermill.manifests.output.lease")
 def _change_times(module: ModuleType) -> None:
     scale = float(os.environ.get("CHAOS_LEASE_SCALE", "1"))
     scaled = {name: value * scale for name, value in vars(module).items() if "SECONDS" in name}
@@ -69,7 +69,7 @@ def _change_times(module: ModuleType) -> None:
         time.time = lambda: true_time() + offset
 
 
-@wrapt.when_imported("actors.media")
+@wrapt.when_imported("rendermill.actors.media.encoders")
 def _poison_encoding(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, "encode")
     def encode(wrapped: Callable[..., Any], instance: Any, arguments: Any, keywords: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The engine that renders requests with a loaded model: batch sizes, memory, launching, isolation of failures."""

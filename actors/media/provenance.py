@@ -1,0 +1,95 @@
+"""What a file says of how it was made: as XMP for images, as a JSON comment for videos."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from xml.sax.saxutils import escape
+
+from rendermill.actors.versions import versions
+
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""IPTC's term for what a trained model made."""
+
+_KEYS = (
+    "id",
+    "sample_index",
+    "model",
+    "checkpoint",
+    "revision",
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_scale_2",
+    "scheduler",
+    "request_hash",
+)
+
+_MAX_XMP_BYTES = 60_000
+"""A JPEG's segment holds 65,535 bytes, and a prompt may be longer."""
+
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
+ xmlns:dc="http://purl.org/dc/elements/1.1/"
+ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
+<xmp:CreatorTool>{tool}</xmp:CreatorTool>
+<Iptc4xmpExt:DigitalSourceType>{source_type}</Iptc4xmpExt:DigitalSourceType>
+<Iptc4xmpExt:AISystemUsed>{checkpoint}</Iptc4xmpExt:AISystemUsed>
+<Iptc4xmpExt:AISystemVersionUsed>{revision}</Iptc4xmpExt:AISystemVersionUsed>
+<Iptc4xmpExt:AIPromptInformation>{prompt}</Iptc4xmpExt:AIPromptInformation>
+<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{comment}</rdf:li></rdf:Alt></dc:description>
+</rdf:Description>
+</rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>"""
+
+
+def comment(record: Mapping[str, Any]) -> str:
+    """How an item was made, as JSON.
+
+    Args:
+        record: columns of `manifests.schema.RECORD_COLUMNS`; those that are null are left out.
+    """
+    made = {key: record[key] for key in _KEYS if record[key] is not None}
+    return json.dumps({"software": _software(), "digital_source_type": DIGITAL_SOURCE_TYPE} | made, ensure_ascii=False)
+
+
+def xmp(record: Mapping[str, Any]) -> bytes:
+    """How an item was made, as an XMP packet with properties of the IPTC Photo Metadata Standard 2025.1.
+
+    The whole of `comment` is its description. Prompts that are too long for it are left out of both.
+    """
+    packet = _packet(record)
+    if len(packet) > _MAX_XMP_BYTES:
+        packet = _packet({**record, "prompt": None, "negative_prompt": None})
+    return packet
+
+
+def _packet(record: Mapping[str, Any]) -> bytes:
+    values = {
+        "tool": _software(),
+        "source_type": DIGITAL_SOURCE_TYPE,
+        "checkpoint": record["checkpoint"],
+        "revision": record["revision"] or "",
+        "prompt": record["prompt"] or "",
+        "comment": comment(record),
+    }
+    return _XMP.format(**{name: _in_xml(value) for name, value in values.items()}).encode()
+
+
+def _in_xml(text: str) -> str:
+    # what can be printed can stand in XML, and is found out ten times quicker
+    return escape(text if text.isprintable() else _NOT_IN_XML.sub("\ufffd", text))
+
+
+def _software() -> str:
+    return f"rendermill {_VERSION}" if _VERSION else "rendermill"
+
+
+_VERSION = versions().get("rendermill")

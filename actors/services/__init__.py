@@ -1,0 +1,1 @@
+"""The actors beside the driver, and what other processes tell them."""

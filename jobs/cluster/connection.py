@@ -1,0 +1,84 @@
+"""The Ray cluster a job runs on: joins or starts it, and checks that its nodes see what the job names."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from rendermill.jobs.cluster.capacity import Cluster, this_cluster
+from rendermill.jobs.config.job import Job
+from rendermill.jobs.console.signals import ignore_signals, interrupt_at_once
+from rendermill.manifests.errors import UserError, one_line
+from rendermill.manifests.storage.folder import is_local
+
+
+@contextmanager
+def connected() -> Iterator[Cluster]:
+    """Within, this process is part of a cluster: of `RAY_ADDRESS`, or one started on this machine, or its own."""
+    try:
+        yield _connect()
+    finally:
+        ignore_signals()
+        ray.shutdown()
+
+
+def _connect() -> Cluster:
+    try:
+        ray.init(log_to_driver=False, logging_config=_logging_config(), runtime_env=_runtime_env())
+    except ConnectionError as error:
+        raise UserError(
+            f"{one_line(error)}; is it running, and RAY_ADDRESS right? A cluster with a token also needs "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here"
+        ) from error
+    interrupt_at_once()  # after Ray, which sets a handler of its own
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.print_on_execution_start = False
+    data.raise_original_map_exception = True
+    data.target_max_block_size = 2**25  # small items are stored by the thousand, a large one when its batch is done
+    # Ray adds actors where those that there are have all the chunks that they may have, and more wait
+    data.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    return this_cluster()
+
+
+def is_submitted_job() -> bool:
+    """Whether this process was started by `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _runtime_env() -> dict[str, object]:
+    """Workers import the code that the driver runs, from its working folder, as Ray has it, and from its PYTHONPATH.
+
+    Without one they need no environment of their own, and Ray has processes ready. Submitted jobs bring a working_dir.
+    """
+    if is_submitted_job() or "PYTHONPATH" not in os.environ:
+        return {}
+    return {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+
+
+def _logging_config() -> ray.LoggingConfig:
+    """Lines with the fields that loggers give (run, model, item, attempt), as JSON where Ray's own variable says so."""
+    encoding = os.environ.get("RAY_LOGGING_CONFIG_ENCODING", "TEXT")
+    return ray.LoggingConfig(encoding=encoding, log_level="WARNING")
+
+
+def check_disks(job: Job, cluster: Cluster) -> None:
+    """Raise a `UserError` for local paths that other nodes, or whoever comes after the job, could not see."""
+    if is_submitted_job() and is_local(job.output) and not os.path.isabs(job.output):
+        raise UserError(
+            f"output: {job.output} is relative to a submitted job's own folder, which Ray deletes; "
+            "give an absolute path or a URL"
+        )
+    if (len(cluster.nodes) == 1 and not cluster.may_grow) or job.shared_disk:
+        return
+    num_nodes = "gets new nodes" if len(cluster.nodes) == 1 else f"has {len(cluster.nodes)} nodes"
+    places = {"manifest": job.manifest, "output": job.output}
+    places |= {f"models.{name}.checkpoint": model.checkpoint for name, model in job.models.items()}
+    for key, place in places.items():
+        is_packed = is_submitted_job() and not os.path.isabs(place)  # every node has the submitted folder
+        if "://" not in place and is_local(place) and not is_packed and (key == "output" or os.path.exists(place)):
+            raise UserError(
+                f"{key}: {place} is on a local disk, and the cluster {num_nodes}; "
+                "give a URL such as s3://…, or set shared_disk: true if every node sees it"
+            )

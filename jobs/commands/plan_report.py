@@ -1,0 +1,139 @@
+"""What `rendermill plan` tells: as data, and in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rendermill.jobs.console.units import duration, size
+
+_NUM_TEXT_COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class ShapePlan:
+    """What one model would do for one shape of item; see `jobs.planning.plan.ShapeCount` for the counts.
+
+    Attributes:
+        batch_size: items at once, as an earlier run found; None: not known.
+        seconds_per_item: of one actor; None: not known.
+        is_measured: whether this very shape was drawn before.
+        bytes: of all files to be drawn; None: not known.
+        padding: share of the denoiser's work that would be padding, if no chunk but the last is short.
+    """
+
+    model: str
+    shape: str
+    num_to_do: int
+    num_changed: int
+    num_finished: int
+    num_failed: int
+    batch_size: int | None
+    seconds_per_item: float | None
+    is_measured: bool
+    bytes: int | None
+    padding: float
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What one model would take.
+
+    Attributes:
+        measured_on: the device that its figures are from; None: there are none.
+        num_actors: as many as its pool and the cluster allow.
+        device: `GPU` or `CPU`.
+        device_hours: of all its actors; None: not known.
+    """
+
+    measured_on: str | None
+    num_actors: int
+    device: str
+    device_hours: float | None
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a job would do.
+
+    Attributes:
+        reasons: of rejected rows, the most frequent, with their number.
+        seconds: that drawing would take; None: not known, `--calibrate` would find out.
+        ends_at: if it began now, ISO 8601, UTC.
+        num_runs: that it would take, as `stop_after` ends each; None: not known.
+        bytes: of the files to be drawn.
+    """
+
+    shapes: list[ShapePlan]
+    models: Mapping[str, ModelPlan]
+    num_duplicates: int
+    num_rejected: int
+    reasons: Mapping[str, int]
+    num_not_in_manifest: int
+    seconds: float | None
+    ends_at: str | None
+    num_runs: int | None
+    bytes: int | None
+
+
+def in_words(found: JobPlan, output: str) -> list[str]:
+    """A plan as lines for people."""
+    lines = _table(found.shapes)
+    lines += [_model_in_words(name, model) for name, model in found.models.items()]
+    num_to_do = sum(shape.num_to_do for shape in found.shapes)
+    if not num_to_do:
+        lines.append("to draw: nothing")
+    elif found.seconds is not None:
+        storage = f"; {size(found.bytes)}" if found.bytes is not None else ""
+        lines.append(f"to draw: {num_to_do} items in about {duration(found.seconds)}, until {found.ends_at}{storage}")
+    else:
+        lines.append(f"to draw: {num_to_do} items; how long it takes is not known yet, --calibrate finds out")
+    if found.num_runs is not None and found.num_runs > 1:
+        lines.append(f"stop_after ends a run before that: about {found.num_runs} runs")
+    num_changed = sum(shape.num_changed for shape in found.shapes)
+    notes = {
+        "items whose row or settings changed would be drawn anew, in their old records' places": num_changed,
+        "records whose rows are gone from the manifest would stay": found.num_not_in_manifest,
+        "rows say again what an earlier row says": found.num_duplicates,
+        "items failed before and would be left; rendermill retry draws them": sum(
+            shape.num_failed for shape in found.shapes
+        ),
+        "rows or files are rejected": found.num_rejected,
+    }
+    lines += [f"{count} {words}" for words, count in notes.items() if count]
+    lines += [f"  {count} × {reason}" for reason, count in found.reasons.items()]
+    return [*lines, f"output: {output}"]
+
+
+def _table(shapes: Sequence[ShapePlan]) -> list[str]:
+    heads = ("model", "shape", "to draw", "finished", "failed", "batch", "seconds each", "padding", "storage")
+    rows = [heads]
+    for shape in shapes:
+        pace = "?" if shape.seconds_per_item is None else f"{shape.seconds_per_item:.3g}"
+        rows.append(
+            (
+                shape.model,
+                shape.shape,
+                str(shape.num_to_do),
+                str(shape.num_finished),
+                str(shape.num_failed),
+                str(shape.batch_size or "?"),
+                pace if shape.is_measured or shape.seconds_per_item is None else f"~{pace}",
+                f"{shape.padding:.1%}",
+                "?" if shape.bytes is None else size(shape.bytes),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < _NUM_TEXT_COLUMNS else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _model_in_words(name: str, model: ModelPlan) -> str:
+    actors = "1 actor" if model.num_actors == 1 else f"up to {model.num_actors} actors"
+    if model.device_hours is None:
+        return f"{name}: {actors}; its pace is not known yet"
+    measured_on = f", as measured on {model.measured_on}" if model.measured_on else ""
+    return f"{name}: {actors}, {model.device_hours:.3g} {model.device} hours{measured_on}"

@@ -1,0 +1,188 @@
+"""Where a job's settings come from: YAML files and those that they extend, variables, the command line."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rendermill.jobs.config.dates import DATE_VARIABLE
+from rendermill.jobs.config.mistakes import Keys, Mistake, bad_interpolation, yaml_problem
+from rendermill.manifests.errors import UserError, one_line
+
+ENVIRONMENT_VARIABLE = "RENDERMILL_ENVIRONMENT"
+_PREFIX = "RENDERMILL_"
+_MAX_NUM_NODES = 1_000_000
+"""More than any job has, and less than a few aliases of aliases can make of a small file."""
+_NOT_SETTINGS = ("extends", "environments")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one place sets; of two, the later wins.
+
+    Attributes:
+        content: its settings, interpolations not yet resolved.
+        places: by keys, where each setting and each section stands: a file's line, a variable, the command line.
+    """
+
+    content: DictConfig
+    places: Mapping[Keys, str]
+
+
+@dataclass(frozen=True)
+class File:
+    """A job file's own content.
+
+    Attributes:
+        environments: what each of its environments sets besides.
+    """
+
+    settings: Layer
+    environments: Mapping[str, Layer]
+
+
+def _layer(content: DictConfig, place: Callable[[Keys], str]) -> Layer:
+    return Layer(content, {keys: place(keys) for keys in _paths(OmegaConf.to_container(content))})
+
+
+def read_files(path: Path, extending: tuple[Path, ...] = ()) -> dict[Path, File]:
+    """A job file after all that it extends, each once, by their real paths.
+
+    Args:
+        extending: the files that led here.
+
+    Raises:
+        UserError: one of them is not there, is no YAML, or leads back to itself.
+    """
+    content, lines = _load(path)
+
+    def place(keys: Keys, within: Keys = ()) -> str:
+        keys = within + keys
+        known = (keys[:num_keys] for num_keys in range(len(keys), 0, -1))
+        return next((f"{path}:{lines[some]}" for some in known if some in lines), str(path))
+
+    files: dict[Path, File] = {}
+    try:
+        for name in _extended(content):
+            files |= read_files(_existing(path, name, extending), (*extending, path))
+        environments = {
+            name: _layer(settings, partial(place, within=("environments", name)))
+            for name, settings in _environments(content).items()
+        }
+    except (Mistake, OmegaConfBaseException) as error:
+        mistake = error if isinstance(error, Mistake) else bad_interpolation(error)
+        raise UserError(f"{place(mistake.keys)}: {mistake}") from error
+    own = OmegaConf.masked_copy(content, [str(key) for key in content if key not in _NOT_SETTINGS])
+    return files | {path.resolve(): File(_layer(own, place), environments)}
+
+
+def variables() -> list[Layer]:
+    """What `RENDERMILL_…` variables set, but for the two that say how to read a job."""
+    return [
+        override(name, f"{name.removeprefix(_PREFIX).lower().replace('__', '.')}={value}")
+        for name, value in sorted(os.environ.items())
+        if name.startswith(_PREFIX) and name not in (ENVIRONMENT_VARIABLE, DATE_VARIABLE)
+    ]
+
+
+def override(place: str, text: str) -> Layer:
+    """What `key=value` sets, with dots in keys.
+
+    Raises:
+        UserError: it is written otherwise.
+    """
+    key, _, _ = text.partition("=")
+    if not re.fullmatch(r"[^=.\s\[\]]+([.\[][^=.\s]+)*=.*", text, re.DOTALL):
+        raise UserError(f"{place}: {text!r}: an override is written key=value, for example models.sana.batch=4")
+    try:
+        content = OmegaConf.from_dotlist([text])
+    except yaml.YAMLError as error:
+        raise UserError(f"{place}: {key}: {yaml_problem(error)}; or put the value in quotes") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{place}: {bad_interpolation(error)}") from error
+    return _layer(content, lambda _: place)
+
+
+def _load(path: Path) -> tuple[DictConfig, dict[Keys, int]]:
+    """A file's content, and the lines where its keys stand."""
+    try:
+        text = path.read_text("utf-8")
+        content = OmegaConf.load(StringIO(text), max_yaml_expanded_nodes=_MAX_NUM_NODES)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such job file") from error
+    except yaml.MarkedYAMLError as error:
+        if "node expansion" in str(error):
+            problem = f"it has more than {_MAX_NUM_NODES} keys and values, its aliases written out; make it smaller"
+            raise UserError(f"{path}: {problem}") from error
+        line = min(error.problem_mark.line + 1 if error.problem_mark else 1, len(text.splitlines()))
+        raise UserError(f"{path}:{line}: {yaml_problem(error)}") from error
+    except OmegaConfBaseException as error:
+        lines, mistake = _lines(text), bad_interpolation(error)
+        raise UserError(f"{path}:{lines.get(mistake.keys, 1)}: {mistake}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {one_line(error)}") from error
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{path}: a job file holds keys and values, such as `manifest: prompts.parquet`")
+    return content, _lines(text)
+
+
+def _lines(text: str) -> dict[Keys, int]:
+    """The lines where the keys of a YAML text stand."""
+    loader, lines = yaml.SafeLoader(text), dict[Keys, int]()
+
+    def note(node: yaml.Node | None, keys: Keys) -> None:
+        if isinstance(node, yaml.MappingNode):
+            loader.flatten_mapping(node)  # of `<<`
+            for key, value in node.value:
+                inner = (*keys, str(key.value))
+                lines[inner] = key.start_mark.line + 1
+                note(value, inner)
+
+    note(loader.get_single_node(), ())
+    return lines
+
+
+def _extended(content: DictConfig) -> list[str]:
+    extended = OmegaConf.select(content, "extends")
+    names = list(extended) if isinstance(extended, ListConfig) else [] if extended is None else [extended]
+    if not all(isinstance(name, str) for name in names):
+        raise Mistake(("extends",), "should be a file or a list of files")
+    return names
+
+
+def _existing(path: Path, name: str, extending: tuple[Path, ...]) -> Path:
+    """A file that another one extends."""
+    extended, chain = Path(os.path.normpath(path.parent / name)), (*extending, path)
+    if extended.resolve() in [earlier.resolve() for earlier in chain]:
+        way = " → ".join(map(str, (*chain, extended)))
+        raise Mistake(("extends",), f"{name} extends itself, by way of {way}; remove one of them")
+    if not extended.is_file():
+        raise Mistake(("extends",), f"no such file {extended}; a relative path begins at the folder of {path}")
+    return extended
+
+
+def _environments(content: DictConfig) -> dict[str, DictConfig]:
+    environments = OmegaConf.select(content, "environments")
+    if not isinstance(environments, DictConfig | None):
+        raise Mistake(("environments",), "should be settings by a name, such as `dev: {limit: 8}`")
+    settings = {str(name): OmegaConf.create() if own is None else own for name, own in (environments or {}).items()}
+    for name, own in settings.items():
+        if not isinstance(own, DictConfig):
+            raise Mistake(("environments", name), "should be keys and values, such as `limit: 8`")
+    return settings
+
+
+def _paths(content: Any, keys: Keys = ()) -> Iterator[Keys]:
+    """The keys of all values and sections."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield (*keys, str(key))
+            yield from _paths(value, (*keys, str(key)))

@@ -1,0 +1,28 @@
+"""The defaults of models whose checkpoints lie on this machine, as `rendermill config` shows them; needs no Ray."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rendermill.models.interface import BadConfig
+from rendermill.models.registry import FAMILIES
+
+
+def pipeline_defaults(checkpoint: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The pipeline class of a checkpoint and what it draws where job file and row say nothing.
+
+    Returns:
+        None: the checkpoint is not on this machine, or of a kind that planning refuses.
+    """
+    folder = Path(checkpoint)
+    try:
+        model_index = json.loads((folder / "model_index.json").read_bytes())
+        configs = {"model_index": model_index}
+        for path in folder.glob("*/*config.json"):
+            if path.name in ("config.json", "scheduler_config.json"):
+                configs[path.parent.name] = json.loads(path.read_bytes())
+        family = FAMILIES[model_index["_class_name"]]
+        return model_index["_class_name"], {**family.defaults, **family.defaults_of(configs)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, BadConfig):
+        return None

@@ -1,0 +1,271 @@
+"""Turns the models of a job file into what planning and rendering need, and checks all that can be checked by then."""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from rendermill.actors.checkpoints.checkpoint import Checkpoint, describe
+from rendermill.actors.checkpoints.files import is_on_hub
+from rendermill.actors.media.encoding import EncodableRules, Encoding
+from rendermill.jobs.cluster.capacity import Cluster, check_resources, check_selectors, gpus_per_actor
+from rendermill.jobs.cluster.connection import check_disks
+from rendermill.jobs.config.job import DEFAULT_DTYPE, Job, ModelConfig
+from rendermill.jobs.planning.loadable import check_loadable
+from rendermill.manifests.errors import UserError
+from rendermill.manifests.identity import settings_hash
+from rendermill.manifests.rows import RowValidator
+from rendermill.manifests.schema import ModelContract
+from rendermill.manifests.storage.folder import absolute
+from rendermill.models.interface import BadConfig, Family, Rules, Settings, Speedups
+from rendermill.models.parts.scheduler_arguments import problem_of_value, scheduler_arguments
+from rendermill.models.registry import FAMILIES
+
+_FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
+_ITEMS_PER_SHARD = {"image": 256, "video": 8}
+_QUALITY = {"webp": (1, 100), "jpeg": (1, 100), "mp4": (1, 51)}
+"""x264's 0 is lossless, in a profile (High 4:4:4 Predictive) that players refuse."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model of the job with every default filled in.
+
+    Attributes:
+        num_items_per_shard: None: every item is a file of its own.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    family: Family
+    settings: Settings
+    contract: ModelContract
+    encoding: Encoding
+    num_items_per_shard: int | None
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        """Tokens of a prompt that its text encoder takes; None: any number."""
+        stock = self.family.max_sequence_length
+        return cast(int | None, self.settings.pipeline_arguments.get("max_sequence_length", stock))
+
+
+def resolve_models(job: Job, here: Cluster) -> tuple[dict[str, float], dict[str, ResolvedModel]]:
+    """Check that a job can run on a cluster, and settle its models.
+
+    Returns:
+        By model: the GPUs that an actor takes, and the model.
+
+    Raises:
+        UserError: the cluster cannot hold the pool of its only model, or does not see its files; or as in
+            `resolve_model`.
+    """
+    check_disks(job, here)
+    check_selectors(job)
+    if len(job.models) == 1:  # of several, the manifest says which have to fit
+        check_resources(job, here, job.models)
+    num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
+    models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
+    check_loadable(
+        {name: model.checkpoint for name, model in models.items()},
+        {name: model.settings.scheduler for name, model in models.items()},
+    )
+    return num_gpus, models
+
+
+def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
+    """Find a model's checkpoint and settle its settings.
+
+    Args:
+        on_gpu: whether its actors have GPUs.
+
+    Raises:
+        UserError: the checkpoint is missing or of no known family, or a setting does not suit it.
+    """
+    config = job.models[name]
+    try:
+        checkpoint = describe(_place(config.checkpoint), config.revision, config.variant)
+    except UserError as error:
+        raise UserError(f"models.{name}.{error}") from error
+    family = family_of(checkpoint, name)
+    _check_scheduler(name, config, checkpoint)
+    configs = changed_configs(checkpoint, config)
+    try:
+        rules = family.rules(configs)
+        own_defaults = family.defaults_of(configs)
+    except BadConfig as error:
+        raise UserError(f"models.{name}.checkpoint {checkpoint.source}: {error}") from error
+    settings = _settings(job, name, config, checkpoint, family, on_gpu)
+    encoding = Encoding(_media_format(name, config, rules), config.quality, job.provenance)
+    encodable = EncodableRules(rules, encoding)
+    defaults = _defaults(name, config, family, own_defaults, encodable)
+    asked = {
+        "checkpoint": checkpoint.identity,
+        "dtype": dict(settings.dtype),
+        "scheduler": dict(settings.scheduler),
+        "compile": settings.compile,
+        "reference_batch": settings.reference_batch,
+        "vae_tiling": settings.vae_tiling,
+        "pipeline_arguments": dict(settings.pipeline_arguments),
+        "reproducibility": job.reproducibility,
+        "format": encoding.media_format,
+        "quality": config.quality,
+    }
+    if settings.variant is not None:
+        asked["variant"] = settings.variant
+    if settings.speedups != Speedups():  # so that outputs from before there were any go on
+        asked["speedups"] = asdict(settings.speedups)
+    contract = ModelContract(defaults, encodable, settings_hash(asked))
+    per_shard = (config.num_items_per_shard or _ITEMS_PER_SHARD[rules.kind]) if job.layout == "webdataset" else None
+    return ResolvedModel(name, checkpoint, family, settings, contract, encoding, per_shard)
+
+
+def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:
+    """What turns the manifest's rows into items of these models."""
+    return RowValidator({name: model.contract for name, model in models.items()}, job.model_of_rows, job.seed)
+
+
+def _place(checkpoint: str) -> str:
+    """A local folder made absolute; a name that may be the Hub's left as it is."""
+    return checkpoint if is_on_hub(checkpoint) else absolute(checkpoint)
+
+
+def family_of(checkpoint: Checkpoint, name: str) -> Family:
+    """The family of a model's checkpoint.
+
+    Raises:
+        UserError: there is none for its pipeline, or the checkpoint lacks a component that the family needs.
+    """
+    where, known = f"models.{name}.checkpoint {checkpoint.source}", ", ".join(FAMILIES)
+    family = FAMILIES.get(checkpoint.pipeline_class)
+    if family is None:
+        raise UserError(f"{where}: it is a {checkpoint.pipeline_class}; known are {known}")
+    model_index = checkpoint.configs["model_index"]
+    for component in family.components:
+        value = model_index.get(component)
+        if not isinstance(value, list) or None in value:
+            raise UserError(
+                f"{where}: its model_index.json names no {component}, which {checkpoint.pipeline_class} needs"
+            )
+    return family
+
+
+def changed_configs(checkpoint: Checkpoint, config: ModelConfig) -> Mapping[str, Mapping[str, Any]]:
+    """The checkpoint's configs with the job's changes to the scheduler."""
+    if "scheduler" not in checkpoint.configs:
+        return checkpoint.configs
+    return {**checkpoint.configs, "scheduler": {**checkpoint.configs["scheduler"], **config.scheduler}}
+
+
+def _check_scheduler(name: str, config: ModelConfig, checkpoint: Checkpoint) -> None:
+    if not config.scheduler:
+        return
+    entry = checkpoint.configs["model_index"].get("scheduler")
+    known = scheduler_arguments(entry[1]) if isinstance(entry, list) else {}
+    if known is None:
+        return  # `jobs.planning.loadable` tells that there is no such class
+    for key, value in config.scheduler.items():
+        if key not in known:
+            raise UserError(f"models.{name}.scheduler.{key}: unknown key; {_hint(key, known)}")
+        problem = problem_of_value(key, known[key], value)
+        if problem:
+            raise UserError(f"models.{name}.scheduler.{key}: {problem}, got {value!r}")
+
+
+def _hint(key: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
+
+
+def _check_arguments(name: str, config: ModelConfig, family: Family) -> None:
+    for argument, value in config.pipeline_arguments.items():
+        where = f"models.{name}.pipeline_arguments.{argument}"
+        if argument not in family.arguments:
+            raise UserError(f"{where}: unknown key; {_hint(argument, family.arguments)}")
+        try:
+            TypeAdapter(family.arguments[argument]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise UserError(f"{where}: {error.errors()[0]['msg'].removeprefix('Input ')}, got {value!r}") from error
+
+
+def _dtype(name: str, config: ModelConfig, checkpoint: Checkpoint) -> Mapping[str, str]:
+    """The dtype of each component that the job file names, and `default`."""
+    if isinstance(config.dtype, str):
+        return {"default": config.dtype}
+    known = ["default", *checkpoint.components]
+    for component in config.dtype:
+        if component not in known:
+            raise UserError(f"models.{name}.dtype.{component}: unknown key; {_hint(component, known)}")
+    return {"default": DEFAULT_DTYPE} | config.dtype
+
+
+def _settings(
+    job: Job, name: str, config: ModelConfig, checkpoint: Checkpoint, family: Family, on_gpu: bool
+) -> Settings:
+    _check_arguments(name, config, family)
+    if config.offload != "none" and not on_gpu:
+        raise UserError(f"models.{name}.offload: {config.offload!r} needs a GPU; leave it out on a CPU")
+    dtype = _dtype(name, config, checkpoint)
+    is_compiled = on_gpu if config.compile == "auto" else config.compile
+    is_strict = job.reproducibility == "strict"
+    return Settings(
+        dtype=dtype,
+        compile=is_compiled,
+        reference_batch=(config.reference_batch or family.reference_batch[is_compiled]) if is_strict else None,
+        scheduler=config.scheduler,
+        pipeline_arguments=config.pipeline_arguments,
+        offload=config.offload,
+        vae_tiling=config.vae_tiling,
+        speedups=_speedups(name, config, family, dtype, on_gpu),
+        variant=config.variant,
+    )
+
+
+def _speedups(name: str, config: ModelConfig, family: Family, dtype: Mapping[str, str], on_gpu: bool) -> Speedups:
+    asked = config.speedups.model_dump(exclude_none=True)
+    for key in asked:
+        if key not in family.speedups:
+            known = f"it has {', '.join(family.speedups)}" if family.speedups else "it has none"
+            raise UserError(f"models.{name}.speedups.{key}: this pipeline has no such speedup; {known}")
+    if "quantization" in asked:
+        where = f"models.{name}.speedups.quantization: float8 needs"
+        if not on_gpu:
+            raise UserError(f"{where} a GPU; leave it out on a CPU")
+        if find_spec("torchao") is None:
+            raise UserError(f"{where} torchao; install it with: pip install 'rendermill[float8]'")
+        default = dtype.get("default", "float32")
+        if {dtype.get(component, default) for component in ("transformer", "transformer_2")} != {"bfloat16"}:
+            raise UserError(f"{where} `dtype: bfloat16`")
+    return Speedups(**asked)
+
+
+def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
+    formats = _FORMATS[rules.kind]
+    media_format = config.format or formats[0]
+    if media_format not in formats:
+        raise UserError(
+            f"models.{name}.format: this model draws {rules.kind}s, so {' or '.join(formats)}, not {media_format}"
+        )
+    if config.quality is not None and media_format not in _QUALITY:
+        raise UserError(f"models.{name}.quality: {media_format} has none; remove it")
+    lowest, highest = _QUALITY.get(media_format, (0, 0))
+    if config.quality is not None and not lowest <= config.quality <= highest:
+        raise UserError(
+            f"models.{name}.quality: {config.quality} is outside {lowest} … {highest}, the range of {media_format}"
+        )
+    return media_format
+
+
+def _defaults(
+    name: str, config: ModelConfig, family: Family, own_defaults: Mapping[str, Any], rules: EncodableRules
+) -> dict[str, Any]:
+    defaults: dict[str, Any] = {**family.defaults, **own_defaults, **config.defaults.model_dump(exclude_none=True)}
+    judged = ("width", "height", "num_frames", "fps", "num_inference_steps", "negative_prompt", "guidance_scale_2")
+    shape: dict[str, Any] = {key: defaults.get(key) for key in judged}
+    problem = rules.problem(**shape)
+    if problem:
+        raise UserError(f"models.{name}.defaults.{problem}")
+    return defaults

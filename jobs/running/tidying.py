@@ -1,0 +1,31 @@
+"""Leaves in an output's shards what records name, and nothing else, once readers have had time to follow."""
+
+import ray
+from ray.exceptions import RayTaskError
+
+from rendermill.manifests.output.ledger.ledger import Ledger
+from rendermill.manifests.output.shards import keep_members
+from rendermill.manifests.storage.folder import Folder
+
+
+def tidy(ledger: Ledger) -> dict[str, str]:
+    """Remove what dead tasks stored, what was stored twice, and what gave way to something newer.
+
+    To be called by the lease's holder after a roll-up, while nothing is being rendered. A shard that holds more than
+    records name is written anew under another name by a task, as it may be large; then its records name that one.
+
+    Returns:
+        Why shards cannot be read, by name: they stay as they are, and the next call tries again.
+    """
+    ledger.remove_stale_media()
+    stale = ledger.stale_shards()
+    ledger.folder.delete(stale.nameless)
+    task, output = ray.remote(num_cpus=1)(keep_members), Folder(ledger.folder.url, ledger.folder.patience_seconds)
+    try:
+        kept = ray.get([task.remote(output, shard, members) for shard, members in stale.doubtful.items()])
+    except RayTaskError as error:
+        raise error.cause from error  # what a store raised, so that callers know it
+    ledger.move({old: new.name for old, new in zip(stale.doubtful, kept, strict=True) if new.name != old})
+    damaged = {shard: new.problem for shard, new in zip(stale.doubtful, kept, strict=True) if new.problem}
+    ledger.forget_stale_shards(but=damaged)
+    return damaged

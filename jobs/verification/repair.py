@@ -1,0 +1,103 @@
+"""`rendermill verify --repair`: drops records whose media are broken, so that the next run renders these items."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from rendermill.jobs.running.run_file import new_run_id
+from rendermill.manifests.arrow.hash_set import HASH
+from rendermill.manifests.errors import UserError
+from rendermill.manifests.identity import item_key
+from rendermill.manifests.output.fence import FencedFolder
+from rendermill.manifests.output.format import stored_format
+from rendermill.manifests.output.layout import FORMAT_FILE, is_written_here
+from rendermill.manifests.output.lease import Lease
+from rendermill.manifests.output.ledger.ledger import Ledger
+from rendermill.manifests.storage.folder import Folder
+
+
+@dataclass
+class Broken:
+    """The damage that can be repaired.
+
+    Attributes:
+        items: ids and sample indices of records whose media are missing or damaged.
+        nameless: media files that no record names, and shards that hold such files.
+    """
+
+    items: list[tuple[str, int]] = field(default_factory=list)
+    nameless: list[str] = field(default_factory=list)
+
+    @property
+    def written_here(self) -> list[str]:
+        """The media without a record that have names as rendermill gives them."""
+        return [name for name in self.nameless if is_written_here(name)]
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A count of the repairs.
+
+    Attributes:
+        num_dropped: records that were removed.
+        num_noted: media without a record that a later run removes.
+        num_left: media without a record that rendermill did not write, and that stay.
+    """
+
+    num_dropped: int
+    num_noted: int
+    num_left: int
+
+    def in_words(self, url: str) -> Sequence[str]:
+        """The same as lines for people.
+
+        Args:
+            url: the output's.
+        """
+        lines = []
+        if self.num_dropped:
+            lines.append(
+                f"repaired: {self.num_dropped} records were dropped; to render their items again, run rendermill "
+                "generate with the job file"
+            )
+        if self.num_noted:
+            lines.append(f"repaired: {self.num_noted} media without a record are removed by a later run")
+        if self.num_left:
+            lines.append(f"left: {self.num_left} files in {url}/media have no name that rendermill gives")
+        return lines or ["repaired: nothing had to be"]
+
+
+@contextmanager
+def opened_for_repair(output: Folder, say: Callable[[str], None]) -> Iterator[Ledger]:
+    """The ledger of an output, under a lease: no run writes there meanwhile.
+
+    Args:
+        say: takes a line for the user if this has to wait.
+
+    Raises:
+        UserError: a run writes there.
+    """
+    with Lease(output, new_run_id(), say=say) as lease:
+        stored = stored_format(output)
+        if stored is None:
+            raise UserError(f"output {output.url}: its {FORMAT_FILE} is gone")
+        ledger = Ledger(FencedFolder.of(output, lease), *stored)
+        for problem in ledger.problems:
+            say(f"output {output.url}: {problem}")
+        yield ledger
+
+
+def repair(ledger: Ledger, broken: Broken) -> Repaired:
+    """Drop the records whose media are broken, and note media without a record, which a later run removes.
+
+    What cannot be read is left as it is: a store that does not answer has not lost anything.
+    """
+    keys = pa.array([item_key(item_id, sample_index) for item_id, sample_index in broken.items], HASH)
+    num_dropped = ledger.drop(keys) if broken.items else 0
+    nameless = broken.written_here
+    if nameless:
+        ledger.doubt(pa.table({"path": nameless}))
+    ledger.settle()
+    return Repaired(num_dropped, len(nameless), len(broken.nameless) - len(nameless))

@@ -1,0 +1,1 @@
+"""Arrow types and values, and sets of hashes."""

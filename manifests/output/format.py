@@ -1,0 +1,109 @@
+"""`rendermill.json`: what an output's first run settled, and later ones keep to."""
+
+import json
+from typing import get_args
+
+import pyarrow as pa
+
+from rendermill.manifests.arrow.types import holds
+from rendermill.manifests.errors import UserError, one_line
+from rendermill.manifests.output import layout
+from rendermill.manifests.schema import FORMAT_VERSION
+from rendermill.manifests.storage.folder import Folder
+
+_NO_JSON = (ValueError, TypeError, RecursionError)
+
+
+def settle_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
+    """Keep to an output's format, or settle it on its first run; returns the extra columns of the output.
+
+    Args:
+        extra: the manifest's own columns.
+
+    Raises:
+        UserError: as `read_format`.
+    """
+    settled = read_format(folder, extra, media_layout)
+    if settled is not None:
+        return settled
+    return _write_format(folder, extra, media_layout)
+
+
+def _write_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
+    content = {
+        "format_version": FORMAT_VERSION,
+        "layout": media_layout,
+        "extra_columns": {field.name: str(field.type) for field in extra},
+        "extra_schema": extra.serialize().to_pybytes().hex(),
+    }
+    if folder.create(layout.FORMAT_FILE, json.dumps(content, indent=2).encode()):
+        return extra
+    return read_format(folder, extra, media_layout) or extra  # an earlier holder's came in between
+
+
+def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema | None:
+    """The extra columns of an output; None where there is no output yet.
+
+    Args:
+        extra: the manifest's own columns.
+
+    Raises:
+        UserError: the output was made by a newer rendermill, or has another layout, or extra columns of other types.
+    """
+    stored = stored_format(folder)
+    if stored is None:
+        return None
+    first, its_layout = stored
+    if its_layout != media_layout:
+        raise UserError(
+            f"layout: {media_layout}, but output {folder.url} began with {its_layout}; "
+            f"write `layout: {its_layout}`, or give another output"
+        )
+    for field in extra:
+        if field.name not in first.names or not holds(first.field(field.name).type, field.type):
+            had = first.field(field.name).type if field.name in first.names else "absent"
+            raise UserError(
+                f"manifest: column `{field.name}` is {field.type}, but {had} in the first run of output "
+                f"{folder.url}; the extra columns of an output stay as they began"
+            )
+    return first
+
+
+def stored_format(folder: Folder) -> tuple[pa.Schema, layout.Layout] | None:
+    """The extra columns of an output and how its media are stored; None where there is no output yet.
+
+    Raises:
+        UserError: the output was made by a newer rendermill, or its format cannot be read.
+    """
+    stored = folder.read(layout.FORMAT_FILE)
+    if stored is None:
+        return None
+    refuse_newer(folder.url, stored)
+    try:
+        content = dict(json.loads(stored))
+        schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(content["extra_schema"])))
+        if content["layout"] not in get_args(layout.Layout):
+            raise ValueError(f"layout {content['layout']!r}")
+    except (*_NO_JSON, KeyError, pa.ArrowException) as error:
+        raise UserError(
+            f"output {folder.url}: {layout.FORMAT_FILE} cannot be read ({type(error).__name__}: {one_line(error)}); "
+            "put it back as it was, or delete it, and the next run writes it again from its job and manifest"
+        ) from error
+    return schema, content["layout"]
+
+
+def refuse_newer(url: str, stored: bytes) -> None:
+    """Raise a `UserError` if a newer rendermill wrote the file, whatever else that may have put in it.
+
+    Args:
+        url: the output's.
+        stored: the file's content.
+    """
+    try:
+        version = dict(json.loads(stored)).get("format_version")
+    except _NO_JSON:
+        return
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(
+            f"output {url}: its format {version} is newer than this rendermill's {FORMAT_VERSION}; upgrade rendermill"
+        )

@@ -1,0 +1,82 @@
+"""The records of an output as any reader sees them, without holding its lease: parts, and receipts not yet in one."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rendermill.manifests.errors import UserError, one_line
+from rendermill.manifests.output import layout
+from rendermill.manifests.output.lease import settled
+from rendermill.manifests.schema import RECORD_COLUMNS
+from rendermill.manifests.storage.folder import Folder
+
+_RECORD_COLUMNS = [column.name for column in RECORD_COLUMNS]
+
+
+def read_records(
+    output: Folder, model: str | None = None, columns: Sequence[str] = _RECORD_COLUMNS
+) -> Iterator[pa.Table]:
+    """The records, a table a file.
+
+    A record that a run is just moving from `_pending/` into a part may come twice; both say the same.
+
+    Args:
+        model: only this model's.
+    """
+    for receipts in _read_pending(output, [*columns, "model", "error_type"]):
+        yield _of_model(receipts.filter(pc.is_null(receipts["error_type"])), model).select(columns)
+    for records in _read_parts(output, layout.METADATA, [*columns, "model"]):
+        yield _of_model(records, model).select(columns)
+
+
+def read_failures(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The failures, a table a file."""
+    for receipts in _read_pending(output, [*columns, "error_type"]):
+        yield receipts.filter(pc.is_valid(receipts["error_type"])).select(columns)
+    yield from _read_parts(output, layout.FAILURES, columns)
+
+
+def read_stale_media(output: Folder) -> set[str]:
+    """The media that gave way to newer ones, and wait to be removed by a run."""
+    stale: set[str] = set()
+    for folder in (layout.FORMER_PENDING, layout.PENDING):
+        for name in output.names(folder):
+            if name.endswith(".stale.json"):
+                with suppress(ValueError, TypeError):  # a run names a note that is damaged
+                    stale.update(json.loads(output.read(name) or b"[]"))
+    return stale
+
+
+def _read_pending(output: Folder, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Receipts that count: not those that a run wrote after another one had taken over and rolled up."""
+    yield from _read(
+        output, [name for name in output.names(layout.FORMER_PENDING) if name.endswith(".parquet")], columns
+    )
+    names = [name for name in output.names(layout.PENDING) if name.endswith(".parquet")]
+    late = settled(output)
+    yield from _read(output, [name for name in names if (layout.lease_of(name) or 0) > late], columns)
+
+
+def _read_parts(output: Folder, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    yield from _read(output, [name for name in output.names(folder) if layout.is_part(name)], columns)
+
+
+def _read(output: Folder, names: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    for name in names:
+        try:
+            table = output.read_table(name, list(dict.fromkeys(columns)))
+        except FileNotFoundError:  # a run that is going on moved it
+            continue
+        except pa.ArrowException as error:
+            raise UserError(f"output {output.url}: {name} cannot be read ({one_line(error)})") from error
+        for column in RECORD_COLUMNS:
+            if column.name in columns and column.name not in table.column_names:  # an earlier rendermill wrote it
+                table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+        yield table
+
+
+def _of_model(records: pa.Table, model: str | None) -> pa.Table:
+    return records if model is None else records.filter(pc.equal(records["model"], model))

@@ -1,0 +1,1 @@
+"""Reading manifests: files, footers, row groups."""

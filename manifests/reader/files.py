@@ -1,0 +1,192 @@
+"""Finds the files of a manifest: one file, all of a folder, or those that a glob matches."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
+
+from rendermill.manifests.errors import UserError
+from rendermill.manifests.output import layout
+from rendermill.manifests.storage.folder import open_filesystem
+
+_MAGIC = re.compile(r"[*?\[]")
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_TABLES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
+"""What marks a folder as a table of a format that keeps files of which it has removed rows."""
+_ICEBERG = re.compile(r"(.*/)?metadata/[^/]*\.metadata\.json$")
+_WRITTEN_TO_OUTPUTS = (layout.METADATA, layout.PENDING, layout.FAILURES, layout.REJECTED)
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """A file of a manifest.
+
+    Attributes:
+        name: its URL or path, for people.
+        url: the manifest's, which leads to the file system.
+        path: within the file system.
+        num_bytes: None: its store does not say.
+        partitions: columns that its folders give, such as `model=wan/`; null where the folder says so.
+        content: all of it, where it is small and lies far away.
+    """
+
+    name: str
+    url: str
+    path: str
+    num_bytes: int | None = None
+    partitions: tuple[tuple[str, str | int | None], ...] = ()
+    content: bytes | None = None
+
+
+def find_files(url: str) -> list[ManifestFile]:
+    """The files of a manifest, in the order of their names.
+
+    A path that exists is that path, whatever characters it has. Hidden names (`.x`, `_x`) are left out unless they are
+    asked for by name, and so is what rendermill wrote to an output that lies there.
+
+    Raises:
+        UserError: nothing there; a folder is a table of Delta, Iceberg or Hudi, or links to a folder that it lies in.
+    """
+    filesystem, path = open_filesystem(url)
+    path = path.rstrip("/") or path
+    is_folder = filesystem.isdir(path)
+    if is_folder:
+        found = _in_folder(filesystem, path, url)
+        root = path
+    elif not _MAGIC.search(path) or filesystem.exists(path):
+        found = {path: _size(filesystem, path)} if filesystem.exists(path) else {}
+        root = path.rpartition("/")[0]
+    else:
+        root = _without_magic(path)
+        found = _matches(filesystem, path, root, url)
+    paths = _without_outputs(filesystem, root, sorted(found))
+    if not paths:
+        raise UserError(f"manifest {url}: no such file, folder with *.parquet files, or glob with a match")
+    return [
+        ManifestFile(_name(filesystem, url, path), url, path, found[path], _partitions(path[len(root) :]))
+        for path in paths
+    ]
+
+
+def _in_folder(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> dict[str, int | None]:
+    """The Parquet files of a folder, at any depth, with their sizes."""
+    found, sizes = {}, dict(_walk(filesystem, folder, url))
+    for path, size in sizes.items():
+        below = path[len(folder) :].lstrip("/")
+        parts = below.split("/")
+        kind = next((name for mark, name in _TABLES.items() if mark in parts), None)
+        kind = "Iceberg" if _ICEBERG.match(below) else kind
+        if kind:
+            raise UserError(
+                f"manifest {url}: {path.partition('/metadata/')[0] if kind == 'Iceberg' else folder} is a table of "
+                f"{kind}, whose files also hold rows that it no longer has; write its rows to Parquet files, or give a "
+                f"glob such as {url.rstrip('/')}/*.parquet to read every file"
+            )
+        if below.lower().endswith(".parquet") and not any(map(_is_hidden, parts)):
+            found[path] = size
+    return found
+
+
+def _matches(filesystem: fsspec.AbstractFileSystem, path: str, root: str, url: str) -> dict[str, int | None]:
+    """The files that a glob matches, and those of the folders that it matches."""
+    pattern = path[len(root) :].strip("/").split("/")
+    has_hidden = any(map(_is_hidden, pattern))
+    if isinstance(filesystem, LocalFileSystem):
+        if not filesystem.isdir(root or "/"):
+            return {}
+        depth = None if "**" in path else len(pattern)
+        matches = re.compile(glob_translate(path)).match
+        entries = [entry for entry, _ in _walk_local(root or "/", url, depth, with_folders=True) if matches(entry)]
+    else:
+        entries = filesystem.glob(path)
+    found: dict[str, int | None] = {}
+    for entry in entries:
+        if not has_hidden and any(map(_is_hidden, entry[len(root) :].strip("/").split("/"))):
+            continue
+        found |= _in_folder(filesystem, entry, url) if filesystem.isdir(entry) else {entry: _size(filesystem, entry)}
+    return found
+
+
+def _walk(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> Iterator[tuple[str, int | None]]:
+    """All files below a folder, with their sizes."""
+    if isinstance(filesystem, LocalFileSystem):
+        yield from _walk_local(folder, url)
+        return
+    for path, entry in filesystem.find(folder, detail=True).items():
+        yield path, entry.get("size")
+
+
+def _walk_local(
+    folder: str, url: str, depth: int | None = None, with_folders: bool = False, above: Sequence[str] = ()
+) -> Iterator[tuple[str, int | None]]:
+    """All files below a folder of a disk, also behind links, with their sizes.
+
+    Args:
+        depth: how many folders deep; None: all.
+        with_folders: yield folders, too.
+        above: the folders that this one lies in, their links followed.
+    """
+    above = (*above, os.path.realpath(folder))
+    with os.scandir(folder) as entries:
+        in_order = sorted(entries, key=lambda entry: entry.name)
+    for entry in in_order:
+        if not entry.is_dir():
+            yield entry.path, entry.stat().st_size if entry.is_file() else None
+            continue
+        if with_folders:
+            yield entry.path, None
+        if entry.is_symlink() and os.path.realpath(entry.path) in above:
+            raise UserError(f"manifest {url}: {entry.path} links to a folder that it lies in; remove the link")
+        if depth is None or depth > 1:
+            yield from _walk_local(entry.path, url, None if depth is None else depth - 1, with_folders, above)
+
+
+def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:
+    return filesystem.info(path).get("size")
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether Spark and Arrow would leave out a file or folder of this name; `**` is none."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _without_magic(path: str) -> str:
+    """The folder above the first part of a path that has a wildcard."""
+    return path[: _MAGIC.search(path).start()].rpartition("/")[0]  # type: ignore[union-attr]
+
+
+def _without_outputs(filesystem: fsspec.AbstractFileSystem, root: str, paths: Sequence[str]) -> list[str]:
+    """The paths but for what lies in an output of rendermill below the root."""
+    is_output: dict[str, bool] = {}
+
+    def is_written(path: str) -> bool:
+        folder, _, kind = path.rpartition("/")[0].rpartition("/")
+        if kind not in _WRITTEN_TO_OUTPUTS or len(folder) < len(root):
+            return False
+        if folder not in is_output:
+            is_output[folder] = filesystem.exists(f"{folder}/{layout.FORMAT_FILE}")
+        return is_output[folder]
+
+    return [path for path in paths if not is_written(path)]
+
+
+def _name(filesystem: fsspec.AbstractFileSystem, url: str, path: str) -> str:
+    """A path of a file system as people write it, with all that the manifest's URL has."""
+    if "://" not in url:
+        return path
+    head, chain, rest = url.partition("::")
+    if not chain:
+        return str(filesystem.unstrip_protocol(path))
+    scheme, has_path, _ = head.partition("://")
+    return f"{scheme}://{path}::{rest}" if has_path else f"{head}::{rest.partition('://')[0]}://{path}"
+
+
+def _partitions(below: str) -> tuple[tuple[str, str | None], ...]:
+    """The columns that folders of the form `name=value` give, as Hive names them."""
+    pairs = [part.partition("=") for part in below.split("/")[:-1] if "=" in part]
+    return tuple((unquote(name), None if value == _NO_PARTITION else unquote(value)) for name, _, value in pairs)

@@ -1,0 +1,45 @@
+"""`BlankPipeline`, for benchmarks only: a picture of one colour at once, to see what everything around a model costs.
+
+Its checkpoint is a folder with nothing but a `model_index.json` that names it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
+from rendermill.models.parts.exact_batches import ProvenBatches
+
+
+class Blank(Model):
+    """The colour is the last 24 bits of the seed."""
+
+    def __init__(self, folder: Path, settings: Settings, device: str) -> None:  # noqa: ARG002
+        self._device = device
+        self._denoiser_batches = ProvenBatches(None)
+
+    @property
+    def scheduler_name(self) -> str:
+        return "none"
+
+    @property
+    def stages(self) -> Mapping[str, ProvenBatches]:
+        return {"denoiser": self._denoiser_batches}
+
+    def save_memory(self) -> str | None:
+        return None
+
+    def encode(self, requests: Sequence[RenderRequest]) -> list[None]:
+        return [None] * len(requests)
+
+    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[None]) -> torch.Tensor:  # noqa: ARG002
+        # (items, frames, height, width, 3)
+        colours = [list(request.seed.to_bytes(8, "big")[-3:]) for request in requests]
+        shape = (requests[0].num_frames, requests[0].height, requests[0].width, 3)
+        colour = torch.tensor(colours, dtype=torch.float32, device=self._device)
+        return colour[:, None, None, None].expand(len(requests), *shape)
+
+    def decode(self, latents: torch.Tensor) -> Rendered:
+        is_finite = torch.ones(len(latents), dtype=torch.bool, device=self._device)
+        return Rendered(latents[:, :, :1].to(torch.uint8).expand(latents.shape), is_finite)

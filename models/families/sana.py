@@ -1,0 +1,255 @@
+"""Sana and Sana Sprint, text to image: `diffusers.SanaPipeline` and `SanaSprintPipeline`.
+
+Both loops are the stock pipelines' `__call__` (diffusers/pipelines/sana), item for item: guidance and noise per item,
+forward passes of proven sizes in strict mode, no resolution binning.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import SanaPipeline
+
+from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
+from rendermill.models.parts.exact_batches import ProvenBatches
+from rendermill.models.parts.stages import (
+    LARGEST_DECODER_BATCH,
+    compile_decoder,
+    count_tokens_over,
+    effective_negative_prompt,
+    encode_unique,
+    generators,
+    load_pipeline,
+    noise,
+    per_item,
+    prepare_blocks,
+    save_memory,
+    set_timesteps,
+    step_arguments,
+    text_batches,
+    to_uint8,
+)
+from rendermill.models.parts.step_cache import Forecast
+
+
+class PromptEmbeddings(NamedTuple):
+    """One prompt's embeddings (1, tokens, channels) and attention masks (1, tokens); negative ones with guidance."""
+
+    prompt: torch.Tensor
+    prompt_mask: torch.Tensor
+    negative: torch.Tensor | None = None
+    negative_mask: torch.Tensor | None = None
+
+
+class Sana(Model):
+    """`SanaPipeline`: 20 steps, classifier-free guidance with negative prompts."""
+
+    def __init__(self, folder: Path, settings: Settings, device: str) -> None:
+        self._settings = settings
+        self._pipeline = load_pipeline(folder, settings, device)
+        self._device: torch.device = self._pipeline._execution_device
+        self._text_batches, self._negative_text_batches = text_batches(settings), text_batches(settings)
+        self._denoiser_batches = ProvenBatches(settings.reference_batch)
+        self._decoder_batches = ProvenBatches(settings.reference_batch, LARGEST_DECODER_BATCH)
+        stock = inspect.signature(SanaPipeline.__call__).parameters
+        names = ("max_sequence_length", "complex_human_instruction")
+        self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
+        prepare_blocks(self._pipeline.transformer.transformer_blocks, settings)
+        if settings.compile:
+            compile_decoder(self._pipeline.vae.decoder, settings)
+
+    @property
+    def scheduler_name(self) -> str:
+        return type(self._pipeline.scheduler).__name__
+
+    @property
+    def stages(self) -> Mapping[str, ProvenBatches]:
+        return {
+            "text encoder": self._text_batches,
+            "text encoder, negative": self._negative_text_batches,
+            "denoiser": self._denoiser_batches,
+            "VAE decoder": self._decoder_batches,
+        }
+
+    def save_memory(self) -> str | None:
+        return save_memory(self._pipeline, self._settings)
+
+    @torch.no_grad()
+    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+        prompts = [request.prompt for request in requests]
+        positive = self._encode(prompts, self._text_batches, **self._arguments)
+        # the complex human instruction precedes prompts only, as in the stock pipeline
+        negative = self._encode(
+            [request.negative_prompt or "" for request in requests],
+            self._negative_text_batches,
+            **self._arguments | {"complex_human_instruction": None},
+        )
+        return [PromptEmbeddings(*ours, *theirs) for ours, theirs in zip(positive, negative, strict=True)]
+
+    def count_cut_tokens(self, requests: Sequence[RenderRequest]) -> list[int]:
+        instruction, limit = self._arguments["complex_human_instruction"], self._arguments["max_sequence_length"]
+        num_cut = self._count_cut([request.prompt for request in requests], instruction, limit)
+        negative_prompts = [effective_negative_prompt(request) for request in requests]
+        return [sum(pair) for pair in zip(num_cut, self._count_cut(negative_prompts, None, limit), strict=True)]
+
+    def _count_cut(self, prompts: list[str], instruction: list[str] | None, limit: int) -> list[int]:
+        """As `_get_gemma_prompt_embeds` cuts, where the tokens of an instruction count beside the limit."""
+        texts, tokenizer = self._pipeline._text_preprocessing(prompts), self._pipeline.tokenizer
+        if instruction:
+            before = "\n".join(instruction)
+            texts = [before + text for text in texts]
+            limit += len(tokenizer.encode(before)) - 2
+        return count_tokens_over(tokenizer, texts, limit)
+
+    def _encode(self, prompts: list[str], batches: ProvenBatches, **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
+        pipeline = self._pipeline
+        max_length = arguments["max_sequence_length"]
+        # https://huggingface.co/papers/2410.10629, section 3.1: the first token and the last of the prompt's
+        kept = [0, *range(-max_length + 1, 0)] if arguments["complex_human_instruction"] else slice(None)
+
+        def encode(batch: list[str]) -> tuple[torch.Tensor, ...]:
+            embeds, mask = pipeline._get_gemma_prompt_embeds(
+                prompt=batch, device=self._device, dtype=pipeline.text_encoder.dtype, **arguments
+            )
+            return embeds[:, kept], mask[:, kept]
+
+        return encode_unique(encode, batches, prompts)
+
+    @torch.no_grad()
+    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+        # (items, channels, height / factor, width / factor), float32
+        transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
+        has_guidance = requests[0].guidance_scale > 1.0
+        guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
+        stacked = [self._stacked(item, has_guidance) for item in embeddings]
+        embeds, mask = (torch.cat(column) for column in zip(*stacked, strict=True))
+        # its timesteps stay in this process's memory: to look one up on a GPU would wait for the batch before
+        set_timesteps(scheduler, requests[0].num_inference_steps)
+        item_generators = generators(requests)
+        latents = self._initial_latents(requests, item_generators)
+        arguments = step_arguments(scheduler, generator=item_generators, eta=0.0)
+        speedups, num_steps = self._settings.speedups, len(scheduler.timesteps)
+        forecast = Forecast(speedups.cache_interval, num_steps)
+
+        def predict(step: int) -> torch.Tensor:
+            halves = slice(None) if has_guidance and speedups.is_guided(step, num_steps) else slice(-1, None)
+            one_size = partial(self._predict, scheduler.timesteps[step])
+            prediction = self._denoiser_batches(one_size, latents, embeds[:, halves], mask[:, halves])
+            if prediction.shape[1] == 1:
+                return prediction[:, 0]
+            unconditional, conditional = prediction.unbind(1)
+            return unconditional + guidance_scale * (conditional - unconditional)
+
+        for step, timestep in enumerate(scheduler.timesteps):
+            prediction = forecast(step, partial(predict, step))
+            if transformer.config.out_channels // 2 == latents.shape[1]:
+                prediction = prediction.chunk(2, dim=1)[0]  # the other half is a learned variance
+            latents = scheduler.step(prediction, timestep, latents, **arguments, return_dict=False)[0]
+        return latents
+
+    def _predict(
+        self, timestep: torch.Tensor, latents: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The denoiser's output, float32, (items, halves, channels, …), from embeddings (items, halves, …)."""
+        transformer = self._pipeline.transformer
+        num_halves = embeds.shape[1]
+        # (halves * items, …), negative prompts first, as the stock pipeline lays them out
+        model_input = torch.cat([latents] * num_halves)
+        timesteps = torch.full((model_input.shape[0],), timestep.item(), dtype=timestep.dtype, device=self._device)
+        prediction = transformer(
+            model_input.to(transformer.dtype),
+            encoder_hidden_states=embeds.transpose(0, 1).flatten(0, 1).to(transformer.dtype),
+            encoder_attention_mask=mask.transpose(0, 1).flatten(0, 1),
+            timestep=timesteps * transformer.config.timestep_scale,
+            return_dict=False,
+        )[0]
+        return prediction.float().unflatten(0, (num_halves, -1)).transpose(0, 1)
+
+    @staticmethod
+    def _stacked(item: PromptEmbeddings, has_guidance: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings and masks as (1, halves, …): with guidance the negative prompt's half, then the prompt's."""
+        if not has_guidance or item.negative is None or item.negative_mask is None:
+            return item.prompt[:, None], item.prompt_mask[:, None]
+        return torch.stack([item.negative, item.prompt], 1), torch.stack([item.negative_mask, item.prompt_mask], 1)
+
+    def _initial_latents(
+        self, requests: Sequence[RenderRequest], item_generators: list[torch.Generator]
+    ) -> torch.Tensor:
+        factor, channels = self._pipeline.vae_scale_factor, self._pipeline.transformer.config.in_channels
+        return noise(
+            (channels, requests[0].height // factor, requests[0].width // factor), item_generators, self._device
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> Rendered:
+        vae = self._pipeline.vae
+
+        def decode(batch: torch.Tensor) -> torch.Tensor:
+            return vae.decode(batch / vae.config.scaling_factor, return_dict=False)[0]
+
+        images = self._decoder_batches(decode, latents.to(vae.dtype))
+        return to_uint8(images[:, :, None])
+
+
+class SanaSprint(Sana):
+    """`SanaSprintPipeline`: 1–4 steps, guidance embedded in the model, noise between steps."""
+
+    @torch.no_grad()
+    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+        encoded = self._encode([request.prompt for request in requests], self._text_batches, **self._arguments)
+        return [PromptEmbeddings(*tensors) for tensors in encoded]
+
+    @torch.no_grad()
+    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+        transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
+        sigma_data = scheduler.config.sigma_data
+        num_inference_steps = requests[0].num_inference_steps
+        embeds = torch.cat([item.prompt for item in embeddings])
+        mask = torch.cat([item.prompt_mask for item in embeddings])
+        guidance = per_item([request.guidance_scale for request in requests], 1, self._device).to(embeds.dtype)
+        guidance = guidance * transformer.config.guidance_embeds_scale
+        set_timesteps(
+            scheduler,
+            num_inference_steps,
+            device=self._device,
+            intermediate_timesteps=1.3 if num_inference_steps == 2 else None,  # the stock pipeline's default
+        )
+        item_generators = generators(requests)
+        latents = self._initial_latents(requests, item_generators) * sigma_data
+
+        for timestep in scheduler.timesteps[:-1]:
+            predict = partial(self._predict_trigflow, timestep)
+            prediction = self._denoiser_batches(predict, latents, embeds, mask, guidance)
+            latents, denoised = scheduler.step(
+                prediction, timestep, latents, generator=item_generators, return_dict=False
+            )
+        return denoised / sigma_data
+
+    def _predict_trigflow(
+        self,
+        timestep: torch.Tensor,
+        latents: torch.Tensor,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        guidance: torch.Tensor,
+    ) -> torch.Tensor:
+        """The denoiser's output turned from flow matching to TrigFlow (https://huggingface.co/papers/2503.09641)."""
+        transformer, sigma_data = self._pipeline.transformer, self._pipeline.scheduler.config.sigma_data
+        angle = timestep.expand(latents.shape[0])
+        time = torch.sin(angle) / (torch.cos(angle) + torch.sin(angle))
+        time_4d = time.view(-1, 1, 1, 1)
+        scale = torch.sqrt(time_4d**2 + (1 - time_4d) ** 2)
+        model_input = latents / sigma_data * scale
+        prediction = transformer(
+            model_input.to(transformer.dtype),
+            encoder_hidden_states=embeds.to(transformer.dtype),
+            encoder_attention_mask=mask,
+            guidance=guidance,
+            timestep=time,
+            return_dict=False,
+        )[0]
+        prediction = (1 - 2 * time_4d) * model_input + (1 - 2 * time_4d + 2 * time_4d**2) * prediction
+        return (prediction / scale).float() * sigma_data

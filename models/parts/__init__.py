@@ -1,0 +1,1 @@
+"""Parts that families share: exact batches and their proofs, prompts, noise, frames, loading."""

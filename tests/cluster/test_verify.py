@@ -1,0 +1,62 @@
+"""`rendermill verify` and `audit`, on an output whose noise was made to depend on the batch."""
+
+import json
+
+from tests.support.commands import Rendermill, sabotaged_by
+
+
+def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(rendermill: Rendermill) -> None:
+    rendermill.model("sana", "sana-shapes", batch=2, reference_batch=2)
+    rendermill.manifest([{"id": str(index), "prompt": f"prompt {index}"} for index in range(8)])
+    job = rendermill.write_job(audit="100 %", profile="/proc/nowhere")
+    audited = rendermill.run("generate", job, **sabotaged_by("broken_noise"))
+    assert audited.status == 3, audited
+    assert "audit: 8 of 8 chosen items were drawn twice, 8 came out different" in audited.out
+    assert "profile /proc/nowhere: cannot be written, so later runs learn anew: " in audited.out
+    (run_file,) = (rendermill.output / "runs").glob("*.json")
+    found = json.loads(run_file.read_text())["found"]["audit"]["different"][0]
+    assert (found["first"]["batch_size"], found["second"]["batch_size"]) == (2, 1)
+
+    sound = rendermill.run("verify", rendermill.output)
+    assert sound.status == 0, sound
+    assert "files: 8 of 8 are as recorded" in sound.out
+
+    drawn_again = rendermill.run("verify", rendermill.output, "--sample", "3", "--model", "sana")
+    assert drawn_again.status == 3, drawn_again
+    assert "drawn again: 3 with other pixels, in the same environment" in drawn_again.out
+    assert "PSNR" in drawn_again.out
+
+    missing, damaged = sorted(rendermill.output.glob("media/**/*.png"))[:2]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    missing.rename(missing.with_name("no record names this.png"))
+    broken = rendermill.run("verify", rendermill.output, "--json")
+    assert broken.status == 3, broken
+    report = json.loads(broken.out)
+    assert [report[kind]["num"] for kind in ("missing", "damaged", "without_record", "unreadable")] == [1, 1, 1, 0]
+    assert report["without_record"]["examples"][0].endswith("no record names this.png")
+
+    left = rendermill.run("generate", job)
+    assert "to draw: nothing; 8 finished before" in left.out
+    assert (
+        "1 records have lost their media, and 0 have files of another size; to render these items again: " in left.out
+    )
+    repaired = rendermill.run("verify", job, "--repair", "--json")
+    report = json.loads(repaired.out)
+    assert report["repaired"] == {"num_dropped": 2, "num_noted": 0, "num_left": 1}
+    assert repaired.status == 3, "a file that somebody else put there is left"
+    missing.with_name("no record names this.png").unlink()
+    assert len(rendermill.table("metadata")) == 6
+    planned = json.loads(rendermill.run("plan", job, "--json").out)
+    assert [(shape["num_to_do"], shape["num_finished"]) for shape in planned["shapes"]] == [(2, 6)]
+    for run in (rendermill.output / "runs").glob("*.json"):
+        run.write_text("{}")
+    mended = rendermill.run("verify", rendermill.output, "--sample", "1")
+    assert mended.status == 0, mended
+    assert "files: 6 of 6 are as recorded" in mended.out
+    assert "drawn again: 1 not tried: their job, checkpoint or settings are gone" in mended.out
+
+
+def test_what_is_no_output_or_has_no_such_model_is_said_in_a_line(rendermill: Rendermill) -> None:
+    finished = rendermill.run("verify", rendermill.folder)
+    assert (finished.status, len(finished.error.splitlines())) == (2, 1)
+    assert "so it is no output of rendermill" in finished.error

@@ -1,0 +1,309 @@
+"""What commands take, and what reaches a terminal or a pipe: no traceback, and nothing that a terminal would obey."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+import yaml
+
+from rendermill.jobs.cli import main
+from rendermill.manifests.errors import UserError, one_line, traceback_of
+from rendermill.manifests.output.format import settle_format
+from rendermill.manifests.output.lease import Lease, _new_holder
+from rendermill.manifests.storage.folder import Folder
+
+EVIL = "\x1b]0;red\x07 \x9b31m \u202eright to left\u2066"
+NOT_PRINTABLE = "\x1b\x9b\x07\u202e\u2066"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a manifest, a job file, its output after a run that failed, and what may be taken for these."""
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"prompt": ["a cat"]}), "prompts.parquet")
+    job = {
+        "manifest": "prompts.parquet",
+        "output": "out",
+        "models": {"sana": {"checkpoint": "sana"}},
+    }
+    Path("job.yaml").write_text(yaml.safe_dump(job | {"environments": {"other": {"output": "nowhere"}}}))
+    Path("evil.yaml").write_text(json.dumps(job | {"name": EVIL, EVIL: 1}))
+    Path("named.yaml").write_text(json.dumps(job | {"name": EVIL}))
+    Path("notes.txt").write_text("notes")
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("empty").mkdir()
+    for name in ("runs", "metadata"):
+        Path("out", name).mkdir(parents=True)
+    Path("out/rendermill.json").write_text("{}")
+    run = {"state": "failed", "started_at": "then", "updated_at": "now", "errors": {"sana": EVIL}, "job": job}
+    Path("out/runs/20261126T000000-aaaaaa.json").write_text(json.dumps(run))
+    return tmp_path
+
+
+GIVEN = {
+    ("status", "nowhere"): "output {folder}/nowhere: no such folder; rendermill generate writes one",
+    ("status", "empty"): "output {folder}/empty: no rendermill.json there, so it is no output of rendermill",
+    ("verify", "prompts.parquet"): "prompts.parquet: a Parquet file, and no output; give the folder or URL that a job "
+    "writes, or its job file",
+    (
+        "retry",
+        "notes.txt",
+    ): "notes.txt: a file, and no output; give the folder or URL that a job writes, or its job file",
+    ("status", "out/metadata"): "out/metadata: lies in output {folder}/out; give that",
+    ("verify", "out/runs/20261126T000000-aaaaaa.json"): "out/runs/20261126T000000-aaaaaa.json: lies in output "
+    "{folder}/out; give that",
+    (
+        "status",
+        "job.yaml",
+        "--environment",
+        "other",
+    ): "job.yaml: its output {folder}/nowhere: no such folder; rendermill generate writes one",
+    ("status", "out", "--date", "2026-11-26"): "out: --environment and --date are for a job file, and this is none",
+    ("verify", "out", "--sample", "-1"): "--sample: -1 is less than 0; 0 draws nothing again",
+    ("generate", "out"): "out: an output, and no job file; give the job file that writes it, or use rendermill status, "
+    "retry or verify, which take an output",
+    ("plan", "."): ".: a folder, and no job file; there are binary.yaml, evil.yaml, job.yaml in it",
+    ("generate", "empty"): "empty: a folder, and no job file",
+    ("config", "prompts.parquet"): "prompts.parquet: a Parquet file, and no job file; a job file names it as its "
+    "`manifest`",
+    ("generate", "s3://bucket/job.yaml"): "s3://bucket/job.yaml: a URL, and a job file is read from a local disk",
+    ("plan", "nowhere.yaml"): "nowhere.yaml: no such job file",
+    ("plan", "binary.yaml"): "binary.yaml: cannot be read as YAML: ",
+    (
+        "plan",
+        "job.yaml",
+        "output=new",
+        "profile=notes.txt",
+    ): "command line: profile {folder}/notes.txt: {folder}/notes.txt is a file; give a folder",
+    ("plan", "job.yaml", "output=notes.txt/x"): "command line: output {folder}/notes.txt/x: cannot be read: ",
+    ("generate", "job.yaml", "manifest=empty"): "command line: manifest {folder}/empty: no such file, folder with "
+    "*.parquet files, or glob with a match",
+    ("generate", "job.yaml", "manifest=notes.txt"): "command line: manifest {folder}/notes.txt: not a readable Parquet",
+    ("config", "evil.yaml"): "evil.yaml:1: \N{REPLACEMENT CHARACTER}]0;red",
+    ("config", f"{EVIL}.yaml"): "\N{REPLACEMENT CHARACTER}]0;red",
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_what_a_command_does_not_take_is_told_in_a_line(
+    folder: Path, capfd: pytest.CaptureFixture[str], given: tuple[str, ...]
+) -> None:
+    assert main(given) == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("rendermill: " + GIVEN[given].format(folder=folder)), told.err
+    assert told.err.endswith("\n")
+    assert told.err.removesuffix("\n").isprintable(), "a line, and nothing that a terminal would obey"
+
+
+def test_commands_for_an_output_take_its_job_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "job.yaml"]) == 0
+    assert "run 20261126T000000-aaaaaa: failed" in capfd.readouterr().out
+    assert main(["verify", "job.yaml"]) == 0
+    assert "files: 0 of 0 are as recorded" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--watch"], ["--json"], ["--watch", "--json"]])
+def test_a_status_has_nothing_that_a_terminal_would_obey(
+    folder: Path, capfd: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert main(["status", "out", *options]) == 0
+    out = capfd.readouterr().out
+    assert "right to left" in out
+    assert not set(NOT_PRINTABLE) & set(out)
+    if "--json" in options:
+        assert json.loads(out)["errors"] == {"sana": EVIL}
+
+
+@pytest.mark.parametrize(
+    "change", [{"state": 7}, {"num_to_do": {"sana": 3}}, {"errors": "none"}, {"num_to_do": [1]}, {"started_at": None}]
+)
+@pytest.mark.parametrize("options", [[], ["--watch"], ["--json"]])
+def test_a_damaged_file_of_a_run_is_named(
+    folder: Path, capfd: pytest.CaptureFixture[str], change: dict[str, object], options: list[str]
+) -> None:
+    file = folder / "out/runs/20261126T000000-aaaaaa.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert main(["status", "out", *options]) == 2
+    told = capfd.readouterr()
+    assert "runs/20261126T000000-aaaaaa.json is damaged (" in told.err
+    assert told.err.count("\n") == 1, told.err
+    assert told.out.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[" * 100_000,
+        b"\xff",
+        b"7",
+        b'{"from_variables": 3}',
+        b'{"job": {"models": {}}, "from_variables": [[["models", "sana", "batch"], "${oc.env:HOME}"]]}',
+    ],
+)
+def test_retry_names_a_damaged_file_of_a_run(folder: Path, capfd: pytest.CaptureFixture[str], content: bytes) -> None:
+    (folder / "out/runs/20261126T000000-aaaaaa.json").write_bytes(content)
+    assert main(["retry", "out"]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"rendermill: output {folder}/out: runs/20261126T000000-aaaaaa.json is damaged (")
+    assert error.endswith("delete it: it says what one run did, and no record depends on it\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("has_lease_file", [True, False])
+def test_the_newest_run_is_the_one_that_took_the_lease_last_whatever_clocks_said(
+    folder: Path, capfd: pytest.CaptureFixture[str], has_lease_file: bool
+) -> None:
+    first, second = "20991231T235959-ffffff", "20261126T000000-aaaaaa"
+    told = json.loads((folder / f"out/runs/{second}.json").read_text()) | {"job_file": "job.yaml"}
+    for run_id, number in ((first, 9), (second, 10)):
+        job = told["job"] | {"manifest": f"of-{run_id}.parquet"}
+        content = told | {"run_id": run_id, "started_at": run_id[:8], "job": job}
+        content |= {} if has_lease_file else {"lease": number}  # in which an earlier version wrote none
+        (folder / f"out/runs/{run_id}.json").write_text(json.dumps(content))
+    if has_lease_file:
+        holder = replace(_new_holder(second), is_released=True)
+        Folder("out").write("lease/000010.json", holder.as_json())
+    assert main(["status", "out"]) == 0
+    assert f"run {second}: failed; began 20261126" in capfd.readouterr().out
+    assert main(["retry", "out"]) == 2
+    assert f"manifest {folder}/of-{second}.parquet: no such file" in capfd.readouterr().err
+
+
+FORMAT_FILES = {
+    "empty": (b"", "JSONDecodeError: Expecting value"),
+    "a list": (b"[1]", "TypeError: "),
+    "a number": (b"7", "TypeError: "),
+    "deep": (b"[" * 100_000, "RecursionError: "),
+    "not UTF-8": (b"{\xff}", "UnicodeDecodeError: "),
+    "somebody else's": (b'{"name": "web-app", "version": "1.0"}', "KeyError: 'extra_schema'"),
+    "cut schema": (b'{"format_version": 1, "layout": "files", "extra_schema": "10"}', "ArrowInvalid: "),
+    "unknown layout": (b'{"format_version": 1, "layout": "zip", "extra_schema": "%b"}', "ValueError: layout 'zip'"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMAT_FILES)
+def test_a_format_file_that_says_nothing_is_named_and_may_be_deleted(
+    folder: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    content, reason = FORMAT_FILES[kind]
+    schema = pa.schema([("own", pa.int64())])
+    (folder / "out/rendermill.json").write_bytes(content.replace(b"%b", schema.serialize().hex()))
+    assert main(["verify", "out", "--repair"]) == 2
+    told = capfd.readouterr()
+    assert told.err.startswith(f"rendermill: output {folder}/out: rendermill.json cannot be read ({reason}"), told.err
+    assert told.err.endswith("or delete it, and the next run writes it again from its job and manifest\n")
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    (folder / "out/rendermill.json").unlink()
+    settle_format(Folder("out"), schema, "files")
+    assert main(["verify", "out", "--repair"]) == 0
+
+
+@pytest.mark.parametrize("command", ["status", "retry", "verify"])
+def test_a_newer_output_asks_for_a_newer_rendermill(
+    folder: Path, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    (folder / "out/rendermill.json").write_text('{"format_version": 2, "columns": []}')
+    assert main([command, "out"]) == 2
+    told = f"output {folder}/out: its format 2 is newer than this rendermill's 1; upgrade rendermill"
+    assert capfd.readouterr() == ("", f"rendermill: {told}\n")
+
+
+def test_a_job_is_printed_with_its_characters_escaped(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "named.yaml", "--json"]) == 0
+    as_json = capfd.readouterr().out
+    assert main(["config", "named.yaml"]) == 0
+    as_yaml = capfd.readouterr().out
+    assert not set(NOT_PRINTABLE) & set(as_json + as_yaml)
+    assert json.loads(as_json)["job"]["name"] == yaml.safe_load(as_yaml)["name"] == EVIL
+
+
+@pytest.mark.parametrize("given", [("config", "job.yaml"), ("status", "out"), ("verify", "out", "--json")])
+def test_a_reader_that_leaves_early_ends_a_command_in_silence(folder: Path, given: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [Path(sys.executable).with_name("rendermill"), *given]
+    finished = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (finished.returncode, finished.stderr) == (141, b"")
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RecursionError
+
+
+class Hostile(Wordless):
+    @property
+    def __notes__(self) -> list[str]:
+        raise KeyError
+
+    @property
+    def __cause__(self) -> BaseException:
+        raise ValueError
+
+
+@pytest.mark.parametrize("kind", [Wordless, Hostile])
+def test_an_exception_that_cannot_tell_of_itself_is_told_by_its_class(kind: type[Exception]) -> None:
+    with pytest.raises(kind) as caught:
+        raise kind
+    raised = caught.value
+    assert one_line(raised) == f"{kind.__name__}; its message cannot be read (RecursionError)"
+    told = traceback_of(raised)
+    assert kind.__name__ in told
+    assert "test_command_line.py" in told
+
+
+def test_an_error_has_no_secret_of_a_url() -> None:
+    assert one_line(UserError("http://me:secret@host/x")) == "http://me:***@host/x"
+
+
+@pytest.fixture
+def unhelpful_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """An S3 server that refuses everything; gives the list whose last element is its reason, in XML."""
+    reasons: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<?xml version='1.0'?><Error>" + reasons[-1] + b"</Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    s3fs.S3FileSystem.clear_instance_cache()  # which knows the address of another test's server
+    yield reasons
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_store_that_gives_no_reason_is_told_by_its_code(unhelpful_store: list[bytes]) -> None:
+    for code in (b"AccessDenied", b"InvalidArgument", b"QuotaExceeded"):  # s3fs has an error of its own for each
+        for message in (b"<Message>None</Message>", b"<Message/>", b"<Message> </Message>"):
+            unhelpful_store.append(b"<Code>" + code + b"</Code>" + message)
+            with pytest.raises(UserError) as refused:
+                Lease(Folder("s3://bucket/out"), "run").acquire()
+            assert str(refused.value) == (
+                f"output s3://bucket/out: cannot be written: An error occurred ({code.decode()}) when calling the "
+                "ListObjectsV2 operation"
+            )
