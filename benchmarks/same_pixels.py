@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import yaml
 
 from benchmarks.local_cluster import Cluster, ray_head
@@ -81,6 +83,12 @@ def _prompt(index: int) -> str:
     return ", above ".join([scene] * (8 if index % 2 else 1))
 
 
+def _made_on() -> dict[str, Any]:
+    """The CPU and the versions of the libraries, on which pixels depend."""
+    versions = {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")}
+    return versions | {"cpu": torch.backends.cpu.get_cpu_capability()}
+
+
 def main() -> int:
     """Print a line a run; the exit status says whether all strict runs gave the same pixels."""
     parser = argparse.ArgumentParser(description="Draws the same items in many ways and compares their pixels.")
@@ -100,12 +108,15 @@ def main() -> int:
         expected = studio.draw("first", rows, batch=1)
         print(f"batch 1, 1 actor: {len(expected)} items", flush=True)
         if given.write:
-            given.write.write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+            kept = {"made_on": _made_on(), "pixels": expected}
+            given.write.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
         if given.compare:
             kept = json.loads(given.compare.read_text())
-            num_same = sum(expected.get(item) == pixels for item, pixels in kept.items())
-            print(f"{given.compare}: {num_same} of {len(kept)} items with the same pixels", flush=True)
-            num_different += len(kept) - num_same
+            num_same = sum(expected.get(item) == pixels for item, pixels in kept["pixels"].items())
+            print(f"{given.compare}: {num_same} of {len(kept['pixels'])} items with the same pixels", flush=True)
+            if kept["made_on"] != _made_on():
+                print(f"that file was made on {kept['made_on']}, and this is {_made_on()}", flush=True)
+            num_different += len(kept["pixels"]) - num_same
 
         def compare(what: str, pixels: dict[str, str], num_items: int) -> int:
             num_same = sum(expected[item] == found for item, found in pixels.items())
