@@ -26,7 +26,7 @@ from benchmarks.sabotage import Sabotage, can_be_split
 from rendermill.manifests.schema import Request
 from rendermill.models import registry
 from rendermill.models.interface import Model, Settings
-from rendermill.models.parts.exact_batches import ProvenBatches, shape_of
+from rendermill.models.parts.exact_batches import ExactBatches, shape_of
 from rendermill.models.parts.operations import Operation, Recording, bits
 
 _ROOT = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ class Watch:
         num_orders: in which the items of a call are called again.
     """
 
-    def __init__(self, batches: ProvenBatches, num_calls: int, num_orders: int) -> None:
+    def __init__(self, batches: ExactBatches, num_calls: int, num_orders: int) -> None:
         self.seen = Stage()
         self._batches, self._num_calls, self._num_orders = batches, num_calls, num_orders
         self._generator = torch.Generator().manual_seed(0)
@@ -146,8 +146,8 @@ class Watch:
 
     def _asked(self, function: Callable[..., Outputs], *inputs: torch.Tensor) -> Outputs:
         num_trials = -1
-        while num_trials < self._batches.num_trials_run:  # until no size is left to try
-            num_trials = self._batches.num_trials_run
+        while num_trials < self._batches.work.num_trials:  # until no size is left to try
+            num_trials = self._batches.work.num_trials
             self._made.clear()
             result = self._ask(function, *inputs)
         reference, *larger = self._batches.sizes[shape_of(inputs)]
@@ -235,9 +235,9 @@ class Call:
         """The same call with fewer items."""
         return Call(self.function, [tensor[: 2 * reference_batch] for tensor in self.inputs], reference_batch)
 
-    def try_out(self) -> ProvenBatches:
+    def try_out(self) -> ExactBatches:
         """Let new batches try the larger size."""
-        batches = ProvenBatches(self.reference_batch)
+        batches = ExactBatches(self.reference_batch)
         batches.with_tuples(self.function, *self.inputs)
         return batches
 
@@ -274,7 +274,7 @@ def calls_of(checkpoint: str, dtype: str, stages: Collection[str] = ()) -> dict[
     return found
 
 
-def _keep_first(batches: ProvenBatches) -> list[Call]:
+def _keep_first(batches: ExactBatches) -> list[Call]:
     """A list that takes the next call for which a larger size can be tried."""
     calls: list[Call] = []
     ask = batches.with_tuples

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from rendermill.models.parts.exact_batches import ProvenBatches
+    from rendermill.models.parts.exact_batches import ExactBatches
 
 
 class RenderRequest(Protocol):
@@ -181,15 +181,38 @@ class Settings:
 
 @dataclass
 class Rendered:
-    """A batch of finished items, on the device that drew them.
+    """A batch of rendered items, still on the device, and what rendering them took.
 
     Attributes:
         frames: uint8, (items, frames, height, width, 3), RGB.
-        is_finite: bool, (items,); False where the decoder gave NaN or infinity.
+        is_finite: bool, (items,); False where the decoder's output holds NaN or infinity.
+        num_slots: the number of items that all calls of the denoiser had room for.
+        num_padding: the number of these slots that were filled with copies of another item.
+        num_trials: the number of trials of a larger batch size, which took additional time.
+        refuted_size: the smallest batch size that may change pixels; None if no such size is known.
     """
 
     frames: torch.Tensor
     is_finite: torch.Tensor
+    num_slots: int = 0
+    num_padding: int = 0
+    num_trials: int = 0
+    refuted_size: int | None = None
+
+    def account_for(self, stages: Mapping[str, ExactBatches], denoisers: Sequence[str]) -> Rendered:
+        """Take over what the stages of the model did for this batch; returns this object.
+
+        Args:
+            stages: as `Model.stages`.
+            denoisers: as `Model.denoisers`.
+        """
+        denoising = [stages[name].work for name in denoisers]
+        self.num_slots = sum(work.num_slots for work in denoising)
+        self.num_padding = sum(work.num_padding for work in denoising)
+        self.num_trials = sum(batches.work.num_trials for batches in stages.values())
+        refuted_sizes = [work.refuted_size for work in denoising if work.refuted_size is not None]
+        self.refuted_size = min(refuted_sizes, default=None)
+        return self
 
 
 class Model(ABC):
@@ -237,8 +260,11 @@ class Model(ABC):
         """Turn latents into frames."""
 
     def render(self, requests: Sequence[RenderRequest], embeddings: Sequence[Any]) -> Rendered:
-        """`denoise` and `decode`."""
-        return self.decode(self.denoise(requests, embeddings))
+        """Denoise and decode a batch, and account for the work of its stages."""
+        stages = self.stages
+        for batches in stages.values():
+            batches.begin_work()
+        return self.decode(self.denoise(requests, embeddings)).account_for(stages, self.denoisers)
 
     def rehearse(self, request: RenderRequest, embeddings: Any) -> None:
         """Draw an item alone, eagerly and unpadded, and drop it: what it takes of memory is known then."""
@@ -252,7 +278,7 @@ class Model(ABC):
 
     @property
     @abstractmethod
-    def stages(self) -> Mapping[str, ProvenBatches]:
+    def stages(self) -> Mapping[str, ExactBatches]:
         """The sizes at which each stage is called, by the stage's name in words."""
 
     @property

@@ -85,7 +85,6 @@ class Drawer:
         for shape, learned in known.shapes.items():
             sizer.start_from(shape, learned)
         self._experience = Experience(sizer, Deadlines(spec.deadline_seconds, spec.settings.compile), pace_clock)
-        self._denoisers = [model.stages[name] for name in model.denoisers]
         for name, batches in model.stages.items():
             batches.sizes |= known.proven.get(name, {})
             batches.refuted |= known.refuted.get(name, {})
@@ -190,7 +189,7 @@ class Drawer:
         while len(self._launched) >= _NUM_LAUNCHED:
             wait([self._launched.popleft()])
         requests = [request for request, _ in batch]
-        shape, num_trials, (num_slots, num_padding) = requests[0].shape, self._num_trials(), self._num_slots()
+        shape = requests[0].shape
         weights_bytes = memory.allocated_bytes()
         memory.begin_peak()
         watched = self._begin(requests)
@@ -200,12 +199,11 @@ class Drawer:
             self._watch.end(watched, error)
             raise
         self._learn_memory(shape, len(batch), weights_bytes)
-        refuted = [batches.refuted_at for batches in self._denoisers if batches.refuted_at is not None]
-        if refuted:
-            self._experience.forbid(shape, min(refuted))
-        slots, padding = self._num_slots()
-        self._spec.findings.worked.remote(self._spec.model_name, slots - num_slots, padding - num_padding)
-        is_trial = self._num_trials() > num_trials
+        rendered = flight.rendered
+        if rendered.refuted_size is not None:
+            self._experience.forbid(shape, rendered.refuted_size)
+        self._spec.findings.worked.remote(self._spec.model_name, rendered.num_slots, rendered.num_padding)
+        is_trial = rendered.num_trials > 0
         outcomes = self._collecting.submit(self._collect, flight, watched, requests, began, attempt, is_trial)
         self._launched.append(outcomes)
         return outcomes
@@ -225,7 +223,10 @@ class Drawer:
         self._worked("draw", seconds)
         metrics.BATCH_SIZE.set(len(requests), {"model": self._spec.model_name})
         outcomes = []
-        for request, frames, is_finite in zip(requests, flight.frames.numpy(), flight.is_finite.tolist(), strict=True):
+        rendered = flight.rendered
+        for request, frames, is_finite in zip(
+            requests, rendered.frames.numpy(), rendered.is_finite.tolist(), strict=True
+        ):
             outcome = Outcome(
                 request=request,
                 batch_size=len(requests),
@@ -260,13 +261,6 @@ class Drawer:
 
     def _worked(self, stage: str, seconds: float) -> None:
         metrics.STAGE_SECONDS.inc(seconds, {"model": self._spec.model_name, "stage": stage})
-
-    def _num_slots(self) -> tuple[int, int]:
-        """The items that all calls of denoisers had room for so far, and how many of these were padding."""
-        return sum(some.num_slots for some in self._denoisers), sum(some.num_padding for some in self._denoisers)
-
-    def _num_trials(self) -> int:
-        return sum(batches.num_trials_run for batches in self._model.stages.values())
 
     def _check_memory(self, request: Request, embeddings: Any) -> None:
         """See to it that memory is known to suffice before a batch is drawn.

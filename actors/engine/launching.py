@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -52,12 +52,10 @@ class Flight:
     """A launched batch, its frames on their way to this process.
 
     Attributes:
-        frames: as in `Rendered`; to be read only once `stopwatch` has told its time.
-        is_finite: the same.
+        rendered: with tensors in this process's memory; to be read only after `stopwatch` has returned its time.
     """
 
-    frames: torch.Tensor
-    is_finite: torch.Tensor
+    rendered: Rendered
     stopwatch: Stopwatch
 
 
@@ -65,7 +63,8 @@ def launch(draw: Callable[[], Rendered]) -> Flight:
     """Put a batch into the device's queue, and the copies of its frames behind it."""
     stopwatch = Stopwatch()
     rendered = draw()
-    flight = Flight(_on_its_way(rendered.frames), _on_its_way(rendered.is_finite), stopwatch)
+    copied = replace(rendered, frames=_on_its_way(rendered.frames), is_finite=_on_its_way(rendered.is_finite))
+    flight = Flight(copied, stopwatch)
     stopwatch.stop()
     return flight
 

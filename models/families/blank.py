@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
-from rendermill.models.parts.exact_batches import ProvenBatches
+from rendermill.models.parts.exact_batches import ExactBatches
 
 
 class Blank(Model):
@@ -17,14 +17,14 @@ class Blank(Model):
 
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:  # noqa: ARG002
         self._device = device
-        self._denoiser_batches = ProvenBatches(None)
+        self._denoiser_batches = ExactBatches(None)
 
     @property
     def scheduler_name(self) -> str:
         return "none"
 
     @property
-    def stages(self) -> Mapping[str, ProvenBatches]:
+    def stages(self) -> Mapping[str, ExactBatches]:
         return {"denoiser": self._denoiser_batches}
 
     def save_memory(self) -> str | None:

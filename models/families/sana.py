@@ -14,7 +14,7 @@ import torch
 from diffusers import SanaPipeline
 
 from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
-from rendermill.models.parts.exact_batches import ProvenBatches
+from rendermill.models.parts.exact_batches import ExactBatches
 from rendermill.models.parts.stages import (
     LARGEST_DECODER_BATCH,
     compile_decoder,
@@ -52,8 +52,8 @@ class Sana(Model):
         self._pipeline = load_pipeline(folder, settings, device)
         self._device: torch.device = self._pipeline._execution_device
         self._text_batches, self._negative_text_batches = text_batches(settings), text_batches(settings)
-        self._denoiser_batches = ProvenBatches(settings.reference_batch)
-        self._decoder_batches = ProvenBatches(settings.reference_batch, LARGEST_DECODER_BATCH)
+        self._denoiser_batches = ExactBatches(settings.reference_batch)
+        self._decoder_batches = ExactBatches(settings.reference_batch, LARGEST_DECODER_BATCH)
         stock = inspect.signature(SanaPipeline.__call__).parameters
         names = ("max_sequence_length", "complex_human_instruction")
         self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
@@ -66,7 +66,7 @@ class Sana(Model):
         return type(self._pipeline.scheduler).__name__
 
     @property
-    def stages(self) -> Mapping[str, ProvenBatches]:
+    def stages(self) -> Mapping[str, ExactBatches]:
         return {
             "text encoder": self._text_batches,
             "text encoder, negative": self._negative_text_batches,
@@ -104,7 +104,7 @@ class Sana(Model):
             limit += len(tokenizer.encode(before)) - 2
         return count_tokens_over(tokenizer, texts, limit)
 
-    def _encode(self, prompts: list[str], batches: ProvenBatches, **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
+    def _encode(self, prompts: list[str], batches: ExactBatches, **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
         pipeline = self._pipeline
         max_length = arguments["max_sequence_length"]
         # https://huggingface.co/papers/2410.10629, section 3.1: the first token and the last of the prompt's

@@ -14,7 +14,7 @@ from diffusers import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
-from rendermill.models.parts.exact_batches import ProvenBatches
+from rendermill.models.parts.exact_batches import ExactBatches
 from rendermill.models.parts.stages import (
     count_tokens_over,
     effective_negative_prompt,
@@ -50,8 +50,8 @@ class Wan(Model):
         self._text_batches = text_batches(settings)
         # clips that share a swap of experts are many to keep the swaps few, not to be drawn in one pass
         largest = (settings.reference_batch or 1) if settings.offload == "model" else None
-        self._expert_batches = [ProvenBatches(settings.reference_batch, largest) for _ in range(2)]
-        self._decoder_batches = ProvenBatches(settings.reference_batch, largest)
+        self._expert_batches = [ExactBatches(settings.reference_batch, largest) for _ in range(2)]
+        self._decoder_batches = ExactBatches(settings.reference_batch, largest)
         stock = inspect.signature(WanPipeline.__call__).parameters["max_sequence_length"].default
         self._max_sequence_length = settings.pipeline_arguments.get("max_sequence_length", stock)
         self._experts = [self._pipeline.transformer, self._pipeline.transformer_2]
@@ -65,7 +65,7 @@ class Wan(Model):
         return type(self._pipeline.scheduler).__name__
 
     @property
-    def stages(self) -> Mapping[str, ProvenBatches]:
+    def stages(self) -> Mapping[str, ExactBatches]:
         return {
             "text encoder": self._text_batches,
             "denoiser": self._expert_batches[0],

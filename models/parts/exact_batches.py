@@ -1,13 +1,14 @@
-"""Strict mode's forward passes: at the reference size, or at larger ones that have proven to give the same bits.
+"""Strict mode's forward passes: at the reference size, or at larger sizes that were proven to give the same bits.
 
-A kernel may sum in another order for another number of items, so that an item's last bits depend on its batch. Whether
-it does on this device cannot be known, only tried: the first call at a larger size is a trial (`models.parts.trials`).
-The items of a trial get the reference's result either way.
+A kernel may add numbers in another order if the batch is larger, so that an item's last bits depend on its batch.
+Whether it does so on a given device is not documented anywhere and has to be tested: the first call at a larger size is
+a trial (see `models.parts.trials`). The items of a trial get the result of the reference size in any case.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -18,30 +19,45 @@ _Stage = Callable[..., tuple[torch.Tensor, ...]]
 
 
 def shape_of(inputs: Sequence[torch.Tensor]) -> str:
-    """The shape of an item's inputs, in words.
+    """Return the shape of one item's inputs as text, such as "32x32x32 300x2304".
 
     Args:
-        inputs: tensors (items, …).
+        inputs: tensors of shape (items, …).
     """
     return " ".join("x".join(map(str, tensor.shape[1:])) for tensor in inputs)
 
 
-class ProvenBatches:
+@dataclass
+class Work:
+    """What the calls of a stage did, beside giving results.
+
+    Attributes:
+        num_slots: the number of items that the calls had room for.
+        num_padding: the number of these slots that were filled with copies of another item.
+        num_trials: the number of trials of a larger size.
+        refuted_size: the smallest size that may change the bits of inputs like those of the last call; None if no such
+            size is known.
+    """
+
+    num_slots: int = 0
+    num_padding: int = 0
+    num_trials: int = 0
+    refuted_size: int | None = None
+
+
+class ExactBatches:
     """Calls one stage of a model (text encoder, denoiser, VAE decoder) at sizes that give the reference's bits.
 
     Args:
-        reference_batch: items in every call; None (`fast`): as many as come.
-        largest: never call with more items at once; None: whatever comes.
+        reference_batch: the number of items in every call; None (`fast`): any number.
+        largest: the largest number of items in a call; None: no limit.
 
     Attributes:
         reference_batch: as given.
-        sizes: by shape of an item's inputs, the sizes that give the reference's bits, ascending.
-        refuted: by shape of an item's inputs, the smallest size that may give other bits.
-        reasons: by shape of an item's inputs, why that size may, in words; of trials in this process.
-        refuted_at: the refuted size for the inputs of the last call; None: none is known.
-        num_slots: items that calls had room for, so far.
-        num_padding: of these, those that were filled with copies.
-        num_trials_run: trials so far.
+        sizes: by the shape of an item's inputs, the sizes that give the reference's bits, ascending.
+        refuted: by the shape of an item's inputs, the smallest size that may give other bits.
+        reasons: by the shape of an item's inputs, why that size may, as text; only of trials in this process.
+        work: what was done since `begin_work`.
     """
 
     def __init__(self, reference_batch: int | None, largest: int | None = None) -> None:
@@ -51,20 +67,26 @@ class ProvenBatches:
         self.sizes: dict[str, list[int]] = {}
         self.refuted: dict[str, int] = {}
         self.reasons: dict[str, str] = {}
-        self.refuted_at: int | None = None
-        self.num_slots = self.num_padding = self.num_trials_run = 0
+        self.work = Work()
+
+    def begin_work(self) -> None:
+        """Start a new account of the work, as before each batch."""
+        self.work = Work()
 
     def __call__(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
-        """Call a function on as many items at once as gives every item the reference's bits.
+        """Call a function with as many items at a time as keep the reference's bits for every item.
 
         Args:
-            function: takes tensors (items, …) and returns one.
-            inputs: tensors with the same number of items; what is short is padded by repeating the last item.
+            function: takes tensors of shape (items, …) and returns one such tensor.
+            inputs: tensors with the same number of items. A call that lacks items repeats the last one.
+
+        Returns:
+            The results of all items, in order.
         """
         return self.with_tuples(lambda *parts: (function(*parts),), *inputs)[0]
 
     def with_tuples(self, function: _Stage, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The same for a function that returns several tensors."""
+        """Do the same with a function that returns several tensors."""
         num_items = inputs[0].shape[0]
         if self.reference_batch is None:
             parts = zip(*(tensor.split(self._largest) for tensor in inputs), strict=True)
@@ -81,12 +103,12 @@ class ProvenBatches:
             size = max((size for size in sizes if size <= num_items - start), default=sizes[0])
             outputs.append(self._call(function, [tensor[start : start + size] for tensor in inputs], size))
             start += size
-        self.refuted_at = self.refuted.get(shape)
+        self.work.refuted_size = self.refuted.get(shape)
         return _joined(outputs)
 
     @contextmanager
     def unpadded(self) -> Iterator[None]:
-        """Within, call with what comes, whatever the bits."""
+        """Within this context, call functions with any number of items, without padding and without equal bits."""
         reference_batch, self.reference_batch = self.reference_batch, None
         try:
             yield
@@ -94,13 +116,13 @@ class ProvenBatches:
             self.reference_batch = reference_batch
 
     def _try(self, function: _Stage, inputs: Sequence[torch.Tensor], shape: str, size: int) -> tuple[torch.Tensor, ...]:
-        """The reference's result of `size` items, and the trial of a call with all of them."""
+        """Return the reference's result of `size` items, and test whether one call with all of them gives the same."""
         known = self.sizes[shape][-1]
         first, *others = [[tensor[start : start + known] for tensor in inputs] for start in range(0, size, known)]
         with Recording() as smaller:
             results = [self._call(function, first, known)]
         expected = _joined(results + [self._call(function, part, known) for part in others])
-        self.num_trials_run += 1
+        self.work.num_trials += 1
         with Recording(smaller) as larger:
             found = function(*inputs)
         problem = difference(smaller, larger)
@@ -113,15 +135,15 @@ class ProvenBatches:
         return expected
 
     def _add_compared(self, shape: str, size: int, num_compared: Sequence[int]) -> bool:
-        """Count the values of compiled regions that were compared in all trials of a size; whether they are enough."""
+        """Add to the number of values of compiled regions compared in all trials of a size; return if it suffices."""
         before = self._num_compared.setdefault((shape, size), [0] * len(num_compared))
         before[:] = [sum(pair) for pair in zip(before, num_compared, strict=True)]
         return is_enough(before)
 
     def _call(self, function: _Stage, inputs: Sequence[torch.Tensor], size: int) -> tuple[torch.Tensor, ...]:
         num_items = inputs[0].shape[0]
-        self.num_slots += size
-        self.num_padding += size - num_items
+        self.work.num_slots += size
+        self.work.num_padding += size - num_items
         if num_items < size:
             inputs = [torch.cat([part, part[-1:].expand(size - num_items, *part.shape[1:])]) for part in inputs]
         return tuple(output[:num_items] for output in function(*inputs))
@@ -132,5 +154,5 @@ def _joined(outputs: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are equal, also where they hold NaN."""
+    """Return whether two tensors are equal in every bit, also where they hold NaN."""
     return torch.equal(bits(one), bits(other))

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from rendermill.models.interface import Rendered, RenderRequest, Settings
-from rendermill.models.parts.exact_batches import ProvenBatches
+from rendermill.models.parts.exact_batches import ExactBatches
 from rendermill.models.parts.operations import Region
 from rendermill.models.parts.weights import load_components
 
@@ -24,10 +24,10 @@ LARGEST_DECODER_BATCH = 8
 """A decoder gains nothing from more items at once, and takes more memory for each than a denoiser."""
 
 
-def text_batches(settings: Settings) -> ProvenBatches:
+def text_batches(settings: Settings) -> ExactBatches:
     """How many prompts a text encoder takes at once."""
     reference = None if settings.reference_batch is None else _TEXT_ENCODER_REFERENCE_BATCH
-    return ProvenBatches(reference, _TEXT_ENCODER_LARGEST_BATCH)
+    return ExactBatches(reference, _TEXT_ENCODER_LARGEST_BATCH)
 
 
 def generators(requests: Sequence[RenderRequest]) -> list[torch.Generator]:
@@ -164,7 +164,7 @@ def effective_negative_prompt(request: RenderRequest) -> str:
 
 
 def encode_unique(
-    encode: Callable[[list[str]], tuple[torch.Tensor, ...]], batches: ProvenBatches, prompts: Sequence[str]
+    encode: Callable[[list[str]], tuple[torch.Tensor, ...]], batches: ExactBatches, prompts: Sequence[str]
 ) -> list[tuple[torch.Tensor, ...]]:
     """Encode each distinct prompt once.
 

@@ -15,7 +15,7 @@ from benchmarks.proofs import Call, Stage, calls_of, split_sums
 from rendermill.manifests.schema import Request
 from rendermill.models import registry
 from rendermill.models.interface import Settings
-from rendermill.models.parts.exact_batches import ProvenBatches
+from rendermill.models.parts.exact_batches import ExactBatches
 from rendermill.models.parts.operations import Region
 from tests.support.commands import Rendermill
 from tests.unit.models.test_models import FAMILIES, draw, load, request_for
@@ -58,8 +58,8 @@ def test_a_sum_in_another_order_is_found_where_kernels_reach_beyond_the_image() 
     assert seen.sabotaged == {True: 1}
 
 
-def batches_of(function: object, inputs: torch.Tensor, num_calls: int = 1) -> ProvenBatches:
-    batches = ProvenBatches(1)
+def batches_of(function: object, inputs: torch.Tensor, num_calls: int = 1) -> ExactBatches:
+    batches = ExactBatches(1)
     for _ in range(num_calls):
         batches(function, inputs)
     return batches
@@ -186,7 +186,7 @@ def test_a_timestep_may_come_twice(checkpoints: Path) -> None:
 
 def test_a_trial_that_cannot_be_made_costs_no_item() -> None:
     region = Region(lambda items, others: items * others.mean())
-    batches, items = ProvenBatches(1), torch.randn(4, 8)
+    batches, items = ExactBatches(1), torch.randn(4, 8)
     result = batches(lambda part: region(part, torch.ones(len(part) + 1)), items)
     torch.testing.assert_close(result, items)
     assert list(batches.refuted.values()) == [2]
