@@ -11,7 +11,7 @@ from rendermill.jobs.config.job_file import JobFile, read_job_file
 from rendermill.jobs.console.screen import ReaderGone, discard, open_screen, printable, write_out
 from rendermill.manifests.errors import LeaseLost, UserError, one_line, traceback_of
 from rendermill.manifests.storage.folder import Folder
-from rendermill.manifests.storage.retries import is_passing
+from rendermill.manifests.storage.retries import is_transient
 
 USERS_MISTAKE = 2
 READER_GONE = 141
@@ -91,7 +91,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         _complain(one_line(error))
         return 1
     except Exception as error:
-        if is_passing(error):
+        if is_transient(error):
             _complain(f"a store does not answer: {one_line(error, max_length=1000)}; try again")
         else:
             print("\n".join(map(printable, traceback_of(error).splitlines())), file=sys.stderr)

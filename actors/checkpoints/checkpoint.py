@@ -21,8 +21,9 @@ from rendermill.actors.checkpoints.files import LocalFiles, StoredFiles, git_blo
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import blake2b_128
 from rendermill.manifests.secrets import mask_secrets
-from rendermill.manifests.storage.folder import is_local, masked_errors, open_filesystem
-from rendermill.manifests.storage.retries import patience
+from rendermill.manifests.storage.errors import masked_errors
+from rendermill.manifests.storage.retries import with_retries
+from rendermill.manifests.storage.urls import is_local, open_filesystem
 
 
 class CheckpointChanged(Exception):
@@ -138,11 +139,11 @@ def _fetch_from_store(checkpoint: Checkpoint, folder: Path, patience_seconds: fl
         shutil.rmtree(old, ignore_errors=True)
     files = StoredFiles(checkpoint.source)
     try:
-        _check_same(checkpoint, patience(patience_seconds)(files.fingerprints))
+        _check_same(checkpoint, with_retries(patience_seconds)(files.fingerprints))
         for name in files.names:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            patience(patience_seconds)(files.filesystem.get_file, files.path(name), str(partial / name))
-        _check_same(checkpoint, patience(patience_seconds)(StoredFiles(checkpoint.source).fingerprints))
+            with_retries(patience_seconds)(files.filesystem.get_file, files.path(name), str(partial / name))
+        _check_same(checkpoint, with_retries(patience_seconds)(StoredFiles(checkpoint.source).fingerprints))
         fetched_files = LocalFiles(str(partial), checkpoint.source).fingerprints()
         _contents_file(folder).write_text(json.dumps(fetched_files))
         partial.rename(folder)

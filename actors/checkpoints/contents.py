@@ -12,7 +12,7 @@ from typing import Any
 from rendermill.actors.checkpoints.files import CheckpointFiles
 from rendermill.actors.checkpoints.safetensors_header import GIT_LFS_POINTER, DamagedFile, Tensor
 from rendermill.manifests.errors import UserError
-from rendermill.manifests.storage.folder import first_contact
+from rendermill.manifests.storage.errors import as_user_errors
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _LEFT_BY_TRAINING = ("training_args.bin", "optimizer*", "random_states_*", "rng_state*", "scheduler.*", "scaler.*")
@@ -193,7 +193,7 @@ class _Reader:
         if quantization is not None:
             self._check_quantization(name, quantization)
         tensors: dict[str, Tensor] = {}
-        with first_contact(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
             for file in self._weight_files(name, library):
                 try:
                     tensors |= self._files.header(file)

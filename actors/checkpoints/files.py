@@ -14,7 +14,8 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from rendermill.actors.checkpoints.safetensors_header import Tensor, read_header
 from rendermill.manifests.errors import UserError
-from rendermill.manifests.storage.folder import first_contact, is_local, open_filesystem
+from rendermill.manifests.storage.errors import as_user_errors
+from rendermill.manifests.storage.urls import is_local, open_filesystem
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rendermill"
 """What this machine keeps between runs."""
@@ -79,7 +80,7 @@ class LocalFiles:
 
     @cached_property
     def names(self) -> list[str]:
-        with first_contact(f"checkpoint {self._source}: cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: cannot be read"):
             names = sorted(_belonging(self._walk(self._folder, ())))
         if not names:
             raise UserError(f"checkpoint {self._source}: no such folder")
@@ -99,7 +100,7 @@ class LocalFiles:
                 yield from self._walk(path, above)
 
     def read(self, name: str) -> bytes:
-        with first_contact(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
             return (self._folder / name).read_bytes()
 
     def header(self, name: str) -> Mapping[str, Tensor]:
@@ -136,7 +137,7 @@ class StoredFiles:
 
     @cached_property
     def _paths(self) -> dict[str, str]:
-        with first_contact(f"checkpoint {self._source}: cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: cannot be read"):
             paths = {path[len(self._root) :].lstrip("/"): path for path in self.filesystem.find(self._root)}
         if not paths:
             raise UserError(f"checkpoint {self._source}: no such folder")
@@ -151,7 +152,7 @@ class StoredFiles:
         return self._paths[name]
 
     def read(self, name: str) -> bytes:
-        with first_contact(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
             return bytes(self.filesystem.cat_file(self._paths[name]))
 
     def header(self, name: str) -> Mapping[str, Tensor]:
@@ -171,7 +172,7 @@ class StoredFiles:
             return read_header(read, info["size"])
 
     def fingerprints(self) -> dict[str, Any]:
-        with first_contact(f"checkpoint {self._source}: cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: cannot be read"):
             return {name: self.fingerprint(path) for name, path in self._paths.items()}
 
     def fingerprint(self, path: str) -> list[Any]:
@@ -192,7 +193,7 @@ class HubFiles:
 
     def __init__(self, source: str, revision: str | None) -> None:
         self._source = source
-        with first_contact(f"checkpoint {source}: no such folder, and the Hub has no such model or cannot be reached"):
+        with as_user_errors(f"checkpoint {source}: no such folder, and the Hub has no such model or cannot be reached"):
             info = HfApi().model_info(source, revision=revision, files_metadata=True)
         self.commit = info.sha
         siblings = {file.rfilename: file for file in info.siblings or []}
@@ -203,11 +204,11 @@ class HubFiles:
         return list(self._files)
 
     def read(self, name: str) -> bytes:
-        with first_contact(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
             return Path(hf_hub_download(self._source, name, revision=self.commit)).read_bytes()
 
     def header(self, name: str) -> Mapping[str, Tensor]:
-        with first_contact(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
             metadata = HfApi().parse_safetensors_file_metadata(self._source, name, revision=self.commit)
         return {name: Tensor(str(tensor.dtype), tuple(tensor.shape)) for name, tensor in metadata.tensors.items()}
 

@@ -20,7 +20,7 @@ from rendermill.manifests.output.layout import key_in_shard, media_path, shard
 from rendermill.manifests.output.shards import json_of, pack, sample_json
 from rendermill.manifests.schema import ERROR_COLUMNS, FRAMES, MEDIA, REQUEST_COLUMNS
 from rendermill.manifests.storage.folder import Folder
-from rendermill.manifests.storage.retries import patience
+from rendermill.manifests.storage.retries import with_retries
 
 _ERROR = tuple(column.name for column in ERROR_COLUMNS)
 _MEDIA = ("path", "member", "format", "bytes", "sha256", "pixel_sha256")
@@ -153,7 +153,7 @@ def _encoded(rendered: pa.Table, encoding: Encoding, encoder: Guard, patience_se
         for item in some:
             _encode(item, frames[id(item)].as_buffer(), encoding)
 
-    until_there_is_room = patience(patience_seconds).copy(retry=retry_if_exception(_is_out_of_room))
+    until_there_is_room = with_retries(patience_seconds).copy(retry=retry_if_exception(_is_out_of_room))
     until_there_is_room(_guarded, drawn, encoder, encode_some)
     return items
 

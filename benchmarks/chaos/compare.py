@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from rendermill.manifests.output import layout
 from rendermill.manifests.output.shards import json_of, unpack
-from rendermill.manifests.storage.folder import Folder, open_filesystem
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import open_filesystem
 
 _NOT_COMPARED = {"started_at", "seconds", "attempt", "run_id", "batch_size"}
 _NOT_COMPARED_IN_SHARDS = _NOT_COMPARED | {"path"}  # an item may lie in any shard

@@ -10,7 +10,7 @@ from rendermill.jobs.cluster.capacity import Cluster, this_cluster
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.console.signals import ignore_signals, interrupt_at_once
 from rendermill.manifests.errors import UserError, one_line
-from rendermill.manifests.storage.folder import is_local
+from rendermill.manifests.storage.urls import is_local
 
 
 @contextmanager

@@ -6,7 +6,9 @@ from rendermill.jobs.config.job_file import JobFile, read_job_file
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.output.format import refuse_newer
 from rendermill.manifests.output.layout import FORMAT_FILE
-from rendermill.manifests.storage.folder import Folder, absolute, first_contact
+from rendermill.manifests.storage.errors import as_user_errors
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import absolute
 
 _YAML = (".yaml", ".yml")
 _PARQUET = b"PAR1"
@@ -66,7 +68,7 @@ def _job_file(place: str, environment: str | None, date: str | None) -> JobFile 
 
 def _existing(url: str, what: str, patience_seconds: float) -> Folder:
     folder = Folder(absolute(url), patience_seconds)
-    with first_contact(f"{what} {folder.url}: cannot be read"):
+    with as_user_errors(f"{what} {folder.url}: cannot be read"):
         stored = folder.read(FORMAT_FILE)
     if stored is not None:
         refuse_newer(folder.url, stored)

@@ -24,7 +24,8 @@ from rendermill.manifests.output.ledger.parts import Origin
 from rendermill.manifests.output.records import read_records
 from rendermill.manifests.output.rejected import RejectedRows
 from rendermill.manifests.reader.manifest import open_manifest
-from rendermill.manifests.storage.folder import Folder, absolute, check_can_be_output
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import absolute, check_can_be_output
 
 _MAX_RECORDS_COMPARED = 50_000
 """Up to as many, a run compares the records with a listing of their media: a store lists a thousand files at a time."""

@@ -25,7 +25,9 @@ from rendermill.manifests.output.format import read_format
 from rendermill.manifests.output.ledger.keyed_rows import item_keys, request_hashes
 from rendermill.manifests.output.records import read_failures, read_records
 from rendermill.manifests.reader.manifest import open_manifest
-from rendermill.manifests.storage.folder import Folder, absolute, check_can_be_output, first_contact
+from rendermill.manifests.storage.errors import as_user_errors
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import absolute, check_can_be_output
 
 _NUM_REASONS = 5
 _KEYS = ["id", "sample_index", "request_hash"]
@@ -45,7 +47,7 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     patience_seconds = job.storage_patience.total_seconds()
     manifest = open_manifest(absolute(job.manifest), patience_seconds)
     output = Folder(absolute(job.output), patience_seconds)
-    with first_contact(f"output {output.url}: cannot be read"):
+    with as_user_errors(f"output {output.url}: cannot be read"):
         read_format(output, manifest.extra, job.layout)
     profiles = open_profiles(job)
     with connected() as here:

@@ -3,7 +3,7 @@
 import signal
 from types import FrameType
 
-from rendermill.manifests.storage.retries import hurry
+from rendermill.manifests.storage.retries import shorten_retries
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -17,7 +17,7 @@ class Interruption:
     def ask(self, *_: object) -> None:
         """Handle a signal: take note and no more, as it may come in the middle of anything."""
         self.is_asked_for = True
-        hurry()
+        shorten_retries()
 
 
 def interrupt_at_once() -> None:

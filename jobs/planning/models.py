@@ -19,7 +19,7 @@ from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import settings_hash
 from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import ModelContract
-from rendermill.manifests.storage.folder import absolute
+from rendermill.manifests.storage.urls import absolute
 from rendermill.models.interface import BadConfig, Family, Rules, Settings, Speedups
 from rendermill.models.parts.scheduler_arguments import problem_of_value, scheduler_arguments
 from rendermill.models.registry import FAMILIES

@@ -21,8 +21,8 @@ from rendermill.manifests.reader.row_groups import MAX_ROW_BYTES, RowGroup, Rows
 from rendermill.manifests.rows import RowProblem, RowValidator, content_hash
 from rendermill.manifests.schema import REJECTED_COLUMNS, Shape, arrow_schema
 from rendermill.manifests.secrets import mask_secrets
-from rendermill.manifests.storage.folder import is_local
-from rendermill.manifests.storage.retries import is_passing
+from rendermill.manifests.storage.retries import is_transient
+from rendermill.manifests.storage.urls import is_local
 
 _SCAN_SCHEMA = pa.schema(
     [
@@ -256,7 +256,7 @@ class _Scan:
                     start, num_rows = stop, num_rows and 2 * num_rows
                 row_number += end
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             where = f"row group {row_group.index} cannot be read from row {row_number} on"
             yield _SCAN_SCHEMA.empty_table(), _rejected_file(row_group.file.name, f"{where}: {one_line(error)}")

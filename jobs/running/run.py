@@ -35,7 +35,7 @@ from rendermill.manifests.errors import LeaseLost, one_line, traceback_of
 from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.ledger.parts import Origin
-from rendermill.manifests.storage.retries import is_passing
+from rendermill.manifests.storage.retries import is_transient
 
 DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
 
@@ -111,7 +111,7 @@ class Run:
             self._screen.line(f"what is in the output, that run knows: rendermill status {self._job.output}")
             return ERROR
         except Exception as error:
-            if not is_passing(error) and not isinstance(error, OSError):
+            if not is_transient(error) and not isinstance(error, OSError):
                 raise
             _log(error)
             self._run_errors["output"] = f"cannot be written: {one_line(error)}; what was committed before is safe"

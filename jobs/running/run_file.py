@@ -16,7 +16,8 @@ from rendermill.manifests.errors import UserError, one_line
 from rendermill.manifests.output.layout import RUNS, run_file
 from rendermill.manifests.output.lease import read_holder
 from rendermill.manifests.secrets import mask_all_secrets
-from rendermill.manifests.storage.folder import Folder, absolute
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import absolute
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 """What reading a file of a submission may raise that somebody changed or cut off."""

@@ -15,7 +15,9 @@ from rendermill.jobs.config.job import Job
 from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.secrets import mask_secrets
-from rendermill.manifests.storage.folder import Folder, absolute, first_contact, is_local
+from rendermill.manifests.storage.errors import as_user_errors
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import absolute, is_local
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def open_profiles(job: Job) -> Folder:
         nearest = next(place for place in (Path(profiles.url), *Path(profiles.url).parents) if place.exists())
         if not nearest.is_dir():
             raise UserError(f"profile {profiles.url}: {nearest} is a file; give a folder")
-    with first_contact(f"profile {profiles.url}: cannot be read"):
+    with as_user_errors(f"profile {profiles.url}: cannot be read"):
         profiles.names("")
     return profiles
 

@@ -58,7 +58,7 @@ class FencedFolder(Folder):
     @cached_property
     def has_conditions(self) -> bool:
         """Whether a file can be replaced under the condition that it is still the one that this run knows."""
-        return self.is_s3 and self.patiently(self._keeps_conditions)
+        return self.is_s3 and self.with_retries(self._keeps_conditions)
 
     def _keeps_conditions(self) -> bool:
         """Ask for a write that must be refused: there is no such file."""
@@ -71,7 +71,7 @@ class FencedFolder(Folder):
             if not _is_condition(error):
                 raise
             return True
-        super()._delete(name)
+        self._opened[0].rm_file(self.path(name))
         return False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -86,7 +86,7 @@ class FencedFolder(Folder):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(place):
                 if not name.isdigit() or int(name) < self.lease.number:
-                    self.patiently(_remove, f"{place}/{name}")
+                    self.with_retries(_remove, f"{place}/{name}")
 
     def leave(self) -> None:
         """Remove this run's own folder of temporary files from a disk; a later write makes it again."""
@@ -104,7 +104,7 @@ class FencedFolder(Folder):
         Raises:
             LeaseLost: the file is another by now.
         """
-        return self.patiently(self._replace, name, data, stamp)
+        return self.with_retries(self._replace, name, data, stamp)
 
     def _replace(self, name: str, data: bytes, stamp: str) -> str:
         if not self.has_conditions:
@@ -125,17 +125,16 @@ class FencedFolder(Folder):
     def _stamp(self, name: str) -> str:
         if not self.has_conditions:
             return ""
-        info = self.patiently(lambda: self._opened[0].info(self.path(name), refresh=True))
+        info = self.with_retries(lambda: self._opened[0].info(self.path(name), refresh=True))
         return str(info["ETag"]).strip('"')
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, several at a time; one that is gone already is no error."""
         with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
-            list(threads.map(lambda name: self.patiently(self._delete, name), names))
+            list(threads.map(lambda name: self.with_retries(self._delete, name), names))
 
     def _delete(self, name: str) -> None:
         if not self.is_local:
-            self._before_effect()
             super()._delete(name)
             return
         path, place = self.path(name), self.path(self._temporary_folder)

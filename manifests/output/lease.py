@@ -22,7 +22,8 @@ import psutil
 
 from rendermill.manifests.errors import LeaseLost, UserError
 from rendermill.manifests.output import layout
-from rendermill.manifests.storage.folder import Folder, first_contact
+from rendermill.manifests.storage.errors import as_user_errors
+from rendermill.manifests.storage.folder import Folder
 
 SECONDS_BETWEEN_HEARTBEATS = 15.0
 _HEARTBEATS_OF_SILENCE = 3
@@ -152,7 +153,7 @@ class Lease:
         Raises:
             UserError: another run holds it (the message says which, where, since when), or it cannot be written.
         """
-        with first_contact(f"output {self._folder.url}: cannot be written"):
+        with as_user_errors(f"output {self._folder.url}: cannot be written"):
             holder = self._try()
         if holder:
             raise UserError(self._refusal(holder))
@@ -220,7 +221,7 @@ class Lease:
         with self._writing:
             self._held = replace(self._held, settled=number)
         if number < self.number:  # its own are settled when it is released
-            self._folder.patiently(self._beat)
+            self._folder.with_retries(self._beat)
             self.confirm()
 
     def release(self) -> None:

@@ -4,7 +4,8 @@ import pyarrow as pa
 
 from rendermill.manifests.output import layout
 from rendermill.manifests.schema import REJECTED_COLUMNS, arrow_schema
-from rendermill.manifests.storage.folder import Folder, parquet_bytes
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.parquet import parquet_bytes
 
 _NUM_ROWS_PER_PART = 20_000
 

@@ -12,7 +12,7 @@ from fsspec.utils import glob_translate
 
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.output import layout
-from rendermill.manifests.storage.folder import open_filesystem
+from rendermill.manifests.storage.urls import open_filesystem
 
 _MAGIC = re.compile(r"[*?\[]")
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"

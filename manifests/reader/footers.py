@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from rendermill.manifests.reader.files import ManifestFile
 from rendermill.manifests.schema import MANIFEST_NAMES
-from rendermill.manifests.storage.folder import is_local, open_filesystem
+from rendermill.manifests.storage.urls import is_local, open_filesystem
 
 _NUM_BYTES_READ_WHOLE = 2**20
 """The size of a file far away up to which one request takes less time than several for its parts."""

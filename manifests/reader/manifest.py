@@ -18,8 +18,8 @@ from rendermill.manifests.reader.files import ManifestFile, find_files
 from rendermill.manifests.reader.footers import expanding_column, largest_row, memory_of, open_parquet, read_whole
 from rendermill.manifests.reader.row_groups import MAX_ROW_BYTES, RowGroup, is_pandas_index
 from rendermill.manifests.schema import INTERNAL_PREFIX, MANIFEST_COLUMNS, MANIFEST_NAMES, RESERVED_NAMES
-from rendermill.manifests.storage.folder import first_contact
-from rendermill.manifests.storage.retries import is_passing, patience
+from rendermill.manifests.storage.errors import as_user_errors
+from rendermill.manifests.storage.retries import is_transient, with_retries
 
 _NUM_FOOTER_THREADS = 32
 _NUM_BYTES_KEPT = 64 * 2**20
@@ -68,7 +68,7 @@ def open_manifest(url: str, patience_seconds: float = 0.0) -> Manifest:
     Raises:
         UserError: nothing there, no readable file, or extra columns that no record could carry.
     """
-    with first_contact(f"manifest {url}: cannot be read"):
+    with as_user_errors(f"manifest {url}: cannot be read"):
         files = find_files(url)
     footers, unreadable = _read_footers(_with_whole_numbers(files), patience_seconds)
     if not footers:
@@ -86,7 +86,7 @@ def _read_footers(files: list[ManifestFile], patience_seconds: float) -> tuple[l
     num_bytes = sum(size for size in sizes if size <= _NUM_BYTES_OF_A_SMALL_FILE)
     read = partial(_footer_or_reason, keeps_content=num_bytes <= _NUM_BYTES_KEPT)
     with ThreadPoolExecutor(_NUM_FOOTER_THREADS) as threads:
-        found = list(threads.map(partial(patience(patience_seconds), read), files))
+        found = list(threads.map(partial(with_retries(patience_seconds), read), files))
     footers = [footer for footer in found if isinstance(footer, _Footer)]
     return footers, {file.name: reason for file, reason in zip(files, found, strict=True) if isinstance(reason, str)}
 
@@ -107,7 +107,7 @@ def _footer_or_reason(file: ManifestFile, keeps_content: bool) -> "_Footer | str
             f"it has a column of a type that Arrow cannot read: {one_line(error)}; write it in another type, or as text"
         )
     except Exception as error:
-        if is_passing(error):
+        if is_transient(error):
             raise
         return f"not a readable Parquet file: {one_line(error)}"
     is_kept = keeps_content and content is not None and len(content) <= _NUM_BYTES_OF_A_SMALL_FILE

@@ -16,8 +16,8 @@ from rendermill.manifests.arrow.values import Unreadable, python_rows, python_va
 from rendermill.manifests.reader.files import ManifestFile
 from rendermill.manifests.reader.footers import open_parquet
 from rendermill.manifests.schema import MANIFEST_COLUMNS, MANIFEST_NAMES
-from rendermill.manifests.storage.folder import masked_errors
-from rendermill.manifests.storage.retries import patience
+from rendermill.manifests.storage.errors import masked_errors
+from rendermill.manifests.storage.retries import with_retries
 
 MAX_ROW_BYTES = 128 * 2**20
 """The most that a row's own columns may take: a step of a run holds several."""
@@ -264,7 +264,7 @@ class _Columns:
     def __init__(self, row_group: RowGroup, takes: Callable[[str], bool]) -> None:
         self.takes = takes
         self._row_group = row_group
-        self._patience = patience(row_group.patience_seconds)
+        self._patience = with_retries(row_group.patience_seconds)
         self._opened: pq.ParquetFile | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._batch: pa.RecordBatch | None = None

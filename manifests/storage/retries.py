@@ -1,4 +1,4 @@
-"""Calls of a store that are made again, ever more seldom, while they fail in a way that may pass."""
+"""Retries of calls to a store: while an error may be transient, the call is made again at growing intervals."""
 
 import time
 
@@ -6,43 +6,50 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 _CLIENT_LIBRARIES = {"botocore", "aiohttp", "gcsfs", "google", "azure"}
 _MAX_SECONDS_BETWEEN_TRIES = 20.0
-_SECONDS_BETWEEN_LOOKS = 0.2
-_MAX_SECONDS_IN_A_HURRY = 5.0
+_SECONDS_BETWEEN_CHECKS = 0.2
+_MAX_SECONDS_WHILE_ENDING = 5.0
 
 
-class _Hurry:
-    """Whether this process was asked to end; signal handlers set it, so it is no more than a flag."""
+class _Ending:
+    """Whether this process was asked to end: a plain flag, because signal handlers set it."""
 
     is_on = False
 
 
-def hurry() -> None:
-    """From now on try again for a few seconds at most, as the process was asked to end. Safe in a signal handler."""
-    _Hurry.is_on = True
+def shorten_retries() -> None:
+    """Limit all retries of this process to a few seconds from now on, because it was asked to end.
+
+    Safe to call in a signal handler.
+    """
+    _Ending.is_on = True
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether an error of a store may be gone at another try: no connection, throttling, a full disk.
+def is_transient(error: BaseException) -> bool:
+    """Whether an error of a store may be gone at the next try: no connection, throttling, a full disk.
 
-    What is refused or not there stays so.
+    A refusal (no permission) or a missing file is not transient.
     """
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError):
-        # refusals have classes of their own, and what Arrow cannot read has no number
+        # refusals are subclasses of OSError, and Arrow raises a plain OSError without a number for data it cannot read
         return type(error) is OSError and error.errno is not None
     return any(base.__module__.partition(".")[0] in _CLIENT_LIBRARIES for base in type(error).__mro__)
 
 
-def patience(seconds: float) -> Retrying:
-    """Calls a function again, ever more seldom, while it fails in a way that may pass."""
+def with_retries(seconds: float) -> Retrying:
+    """Return a caller, `with_retries(60)(function, *arguments)`, that repeats a call after transient errors.
+
+    Args:
+        seconds: The time after which the last error is raised. 0 means one try.
+    """
 
     def is_over(state: RetryCallState) -> bool:
-        limit = min(seconds, _MAX_SECONDS_IN_A_HURRY) if _Hurry.is_on else seconds
+        limit = min(seconds, _MAX_SECONDS_WHILE_ENDING) if _Ending.is_on else seconds
         return (state.seconds_since_start or 0.0) >= limit
 
     return Retrying(
-        retry=retry_if_exception(is_passing),
+        retry=retry_if_exception(is_transient),
         wait=wait_random_exponential(max=_MAX_SECONDS_BETWEEN_TRIES),
         stop=is_over,
         sleep=_sleep,
@@ -51,7 +58,7 @@ def patience(seconds: float) -> Retrying:
 
 
 def _sleep(seconds: float) -> None:
-    """Wait, but not for long once the process was asked to end."""
-    was_on, end = _Hurry.is_on, time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0 and _Hurry.is_on == was_on:
-        time.sleep(min(left, _SECONDS_BETWEEN_LOOKS))
+    """Wait, but only until the process is asked to end."""
+    was_on, end = _Ending.is_on, time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and _Ending.is_on == was_on:
+        time.sleep(min(left, _SECONDS_BETWEEN_CHECKS))

@@ -22,7 +22,7 @@ from rendermill.manifests.output.ledger.pending import Pending
 from rendermill.manifests.output.ledger.stale import StaleMedia
 from rendermill.manifests.output.shards import StaleShards, find_stale_shards
 from rendermill.manifests.schema import RECORD_COLUMNS, arrow_schema, conformed, receipt_schema
-from rendermill.manifests.storage.folder import first_contact
+from rendermill.manifests.storage.errors import as_user_errors
 
 _DELETION_DELAY_SECONDS = 900.0
 
@@ -51,7 +51,7 @@ class Ledger:
     ) -> None:
         self._folder = folder
         self._has_shards = media_layout == "webdataset"
-        with first_contact(f"output {folder.url}: cannot be written"):
+        with as_user_errors(f"output {folder.url}: cannot be written"):
             folder.shut_out_others()
             self.extra = settle_format(folder, extra, media_layout)
         origins = Origins()

@@ -17,8 +17,8 @@ from rendermill.manifests.output import layout
 from rendermill.manifests.output.fence import FencedFolder
 from rendermill.manifests.output.ledger.keyed_rows import KeyedRows, is_among, request_hashes
 from rendermill.manifests.schema import conformed
-from rendermill.manifests.storage.folder import parquet_bytes
-from rendermill.manifests.storage.retries import is_passing
+from rendermill.manifests.storage.parquet import parquet_bytes
+from rendermill.manifests.storage.retries import is_transient
 
 _NUM_IO_THREADS = 8
 _NUM_ROWS_PER_PART = 20_000
@@ -214,7 +214,7 @@ class Parts:
             table = self._folder.read_table(name, columns, encoded)
             return table.select(columns).replace_schema_metadata(None) if is_index else conformed(table, self._schema)
         except (pa.ArrowException, KeyError, OSError) as error:
-            if is_passing(error) or isinstance(error, FileNotFoundError | PermissionError):
+            if is_transient(error) or isinstance(error, FileNotFoundError | PermissionError):
                 raise
             raise UserError(
                 f"output {self._folder.url}: {name} cannot be read ({one_line(error)}); put it back as it was, or "

@@ -7,8 +7,8 @@ from rendermill.manifests.output import layout
 from rendermill.manifests.output.fence import FencedFolder
 from rendermill.manifests.output.ledger.keyed_rows import KeyedRows
 from rendermill.manifests.schema import conformed
-from rendermill.manifests.storage.folder import parquet_bytes
-from rendermill.manifests.storage.retries import is_passing
+from rendermill.manifests.storage.parquet import parquet_bytes
+from rendermill.manifests.storage.retries import is_transient
 
 
 class Pending:
@@ -54,7 +54,7 @@ class Pending:
         except FileNotFoundError:
             return  # an earlier holder had it in a part already
         except (pa.ArrowException, KeyError, OSError) as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             raise UserError(
                 f"output {self._folder.url}: {name} cannot be read ({one_line(error)}); delete it, and the items "

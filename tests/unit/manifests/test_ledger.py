@@ -19,7 +19,8 @@ from rendermill.manifests.output.ledger.keyed_rows import item_keys
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.rejected import RejectedRows
 from rendermill.manifests.schema import REJECTED_COLUMNS, arrow_schema, receipt_schema
-from rendermill.manifests.storage.folder import Folder, check_can_be_output
+from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import check_can_be_output
 
 EXTRA = pa.schema([("category", pa.string())])
 OUTSIDE = ["../victim.png", layout.FORMAT_FILE]
@@ -184,7 +185,7 @@ def test_a_write_that_breaks_off_leaves_no_file(tmp_path: Path, monkeypatch: pyt
     def disk_full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rendermill.manifests.storage.folder.os.fsync", disk_full)
+    monkeypatch.setattr("rendermill.manifests.storage.local_disk.os.fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
         Folder(str(tmp_path)).write("metadata/part-x.parquet", b"data")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -39,13 +39,13 @@ class FailingFolder(FencedFolder):
         lease = under_lease(Folder(str(folder)), run_id).lease
         return cls(str(folder), lease=lease, faults=[] if fault is None else [fault])
 
-    def patiently(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def with_retries(self, function: Callable[..., Any], *arguments: Any) -> Any:
         countdown, has_effect = self.faults.pop() if self.faults else (-1, False)
         if countdown > 0:
             self.faults.append((countdown - 1, has_effect))
         if countdown == 0 and not has_effect:
             raise Crash
-        result = super().patiently(function, *arguments)
+        result = super().with_retries(function, *arguments)
         if countdown == 0:
             raise Crash
         return result
