@@ -16,7 +16,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from test_ledger_properties import IN_MEMORY
 
 from rendermill.manifests.errors import LeaseLost
 from rendermill.manifests.output import layout
@@ -26,6 +25,7 @@ from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.storage.folder import Folder
 from tests.support import late_store
 from tests.unit.manifests.test_ledger import EXTRA, receipt, receipts
+from tests.unit.manifests.test_ledger_properties import IN_MEMORY
 
 NUM_EXAMPLES = int(os.environ.get("PROTOCOL_EXAMPLES", "12"))
 ITEMS = st.lists(st.sampled_from("abcde"), min_size=1, max_size=4, unique=True)
