@@ -20,7 +20,7 @@ from rendermill.manifests.errors import UserError
 from rendermill.manifests.output.fence import FencedFolder
 from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.ledger import Ledger
-from rendermill.manifests.output.ledger.parts import Origin
+from rendermill.manifests.output.ledger.origins import Origin
 from rendermill.manifests.output.records import read_records
 from rendermill.manifests.output.rejected import RejectedRows
 from rendermill.manifests.reader.manifest import open_manifest

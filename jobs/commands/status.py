@@ -15,7 +15,7 @@ from rich.text import Text
 from rendermill.jobs.console.screen import Screen, json_text, printable
 from rendermill.jobs.console.units import duration
 from rendermill.jobs.running.run_file import DAMAGE, damaged, newest_run, read_run
-from rendermill.manifests.output.lease import Holder, looks_alive, read_holder, seconds_of_silence
+from rendermill.manifests.output.holder import Holder, looks_alive, read_holder, seconds_of_silence
 from rendermill.manifests.output.records import read_failures
 from rendermill.manifests.storage.folder import Folder
 

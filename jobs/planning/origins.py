@@ -8,7 +8,7 @@ import ray
 
 from rendermill.jobs.config.job import Pool
 from rendermill.jobs.planning.models import ResolvedModel
-from rendermill.manifests.output.ledger.parts import Origin
+from rendermill.manifests.output.ledger.origins import Origin
 
 
 def current_origins(

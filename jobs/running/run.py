@@ -34,7 +34,7 @@ from rendermill.jobs.running.tidying import tidy
 from rendermill.manifests.errors import LeaseLost, one_line, traceback_of
 from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.ledger import Ledger
-from rendermill.manifests.output.ledger.parts import Origin
+from rendermill.manifests.output.ledger.origins import Origin
 from rendermill.manifests.storage.retries import is_transient
 
 DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
@@ -136,7 +136,7 @@ class Run:
         self._ledger.roll_up()
         end_datasets()
         tidy(self._ledger)
-        self._ledger.settle()
+        self._ledger.close()
         if self._interruption.is_asked_for and len(self._plan.outstanding):
             return "interrupted"
         return "failed" if self._errors or self._run_errors else "stopped" if self._is_stopping else "finished"
@@ -185,7 +185,7 @@ class Run:
             self._tell_of_other_origins(model, receipts)
         new = self._plan.outstanding.take(receipts)
         if new.num_rows < receipts.num_rows:
-            self._ledger.doubt(receipts)
+            self._ledger.note_duplicates(receipts)
         if new.num_rows:
             self._ledger.add(new)
             self._rates[model].add(new.num_rows)

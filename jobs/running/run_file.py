@@ -13,8 +13,8 @@ from rendermill.jobs.config.job import Job
 from rendermill.jobs.config.job_file import parse_job
 from rendermill.jobs.config.variables import as_expression, fill_in
 from rendermill.manifests.errors import UserError, one_line
+from rendermill.manifests.output.holder import read_holder
 from rendermill.manifests.output.layout import RUNS, run_file
-from rendermill.manifests.output.lease import read_holder
 from rendermill.manifests.secrets import mask_all_secrets
 from rendermill.manifests.storage.folder import Folder
 from rendermill.manifests.storage.urls import absolute

@@ -4,6 +4,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from rendermill.manifests.output.ledger.ledger import Ledger
+from rendermill.manifests.output.ledger.stale_shards import ShardCleanup
 from rendermill.manifests.output.shards import keep_members
 from rendermill.manifests.storage.folder import Folder
 
@@ -18,14 +19,15 @@ def tidy(ledger: Ledger) -> dict[str, str]:
         Why shards cannot be read, by name: they stay as they are, and the next call tries again.
     """
     ledger.remove_stale_media()
-    stale = ledger.stale_shards()
+    cleanup = ShardCleanup(ledger)
+    stale = cleanup.find()
     ledger.folder.delete(stale.nameless)
     task, output = ray.remote(num_cpus=1)(keep_members), Folder(ledger.folder.url, ledger.folder.patience_seconds)
     try:
         kept = ray.get([task.remote(output, shard, members) for shard, members in stale.doubtful.items()])
     except RayTaskError as error:
         raise error.cause from error  # what a store raised, so that callers know it
-    ledger.move({old: new.name for old, new in zip(stale.doubtful, kept, strict=True) if new.name != old})
+    cleanup.rename({old: new.name for old, new in zip(stale.doubtful, kept, strict=True) if new.name != old})
     damaged = {shard: new.problem for shard, new in zip(stale.doubtful, kept, strict=True) if new.problem}
-    ledger.forget_stale_shards(but=damaged)
+    cleanup.forget(stale, but=damaged)
     return damaged

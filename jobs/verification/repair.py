@@ -98,6 +98,6 @@ def repair(ledger: Ledger, broken: Broken) -> Repaired:
     num_dropped = ledger.drop(keys) if broken.items else 0
     nameless = broken.written_here
     if nameless:
-        ledger.doubt(pa.table({"path": nameless}))
-    ledger.settle()
+        ledger.note_duplicates(pa.table({"path": nameless}))
+    ledger.close()
     return Repaired(num_dropped, len(nameless), len(broken.nameless) - len(nameless))

@@ -1,4 +1,4 @@
-"""`rendermill.json`: what an output's first run settled, and later ones keep to."""
+"""`rendermill.json`: the format that an output's first run chose, and that later runs keep."""
 
 import json
 from typing import get_args
@@ -14,7 +14,7 @@ from rendermill.manifests.storage.folder import Folder
 _NO_JSON = (ValueError, TypeError, RecursionError)
 
 
-def settle_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
+def ensure_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
     """Keep to an output's format, or settle it on its first run; returns the extra columns of the output.
 
     Args:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from rendermill.manifests.errors import UserError, one_line
 from rendermill.manifests.output import layout
-from rendermill.manifests.output.lease import settled
+from rendermill.manifests.output.holder import settled
 from rendermill.manifests.schema import RECORD_COLUMNS
 from rendermill.manifests.storage.folder import Folder
 

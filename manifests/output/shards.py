@@ -7,33 +7,16 @@ import hashlib
 import io
 import math
 import tarfile
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.identity import canonical_json
 from rendermill.manifests.output import layout
 from rendermill.manifests.schema import REQUEST_COLUMNS
 from rendermill.manifests.storage.folder import Folder
-
-_NUM_IO_THREADS = 8
-
-
-class StaleShards(NamedTuple):
-    """What shards hold beside what records name.
-
-    Attributes:
-        nameless: shards of which no record names anything.
-        doubtful: shards that may hold more than records name, each with the media files that these do name.
-    """
-
-    nameless: list[str]
-    doubtful: dict[str, list[str]]
 
 
 def pack(files: Mapping[str, bytes | pa.Buffer]) -> bytes:
@@ -134,25 +117,3 @@ def keep_members(folder: Folder, shard: str, members: Collection[str]) -> Kept:
     name = layout.shard_rewritten(shard, hashlib.sha256(packed).hexdigest())
     folder.write(name, packed)
     return Kept(name)
-
-
-def find_stale_shards(folder: Folder, parts: Sequence[str], doubtful: Collection[str]) -> StaleShards:
-    """Compare the shards of an output with its records, by one listing and two columns of these.
-
-    Args:
-        parts: all Parquet files of records.
-        doubtful: shards that may hold more than records name.
-    """
-
-    def read(part: str) -> pa.Table:
-        return folder.read_table(part, ["path", "member"])
-
-    named: set[str] = set()
-    members: dict[str, list[str]] = defaultdict(list)
-    with ThreadPoolExecutor(_NUM_IO_THREADS) as threads:
-        for table in threads.map(read, parts):
-            named.update(table["path"].unique().to_pylist())
-            for row in table.filter(pc.is_in(table["path"], pa.array(list(doubtful), pa.string()))).to_pylist():
-                members[row["path"]].append(row["member"])
-    stored = filter(layout.is_shard, folder.all_names(layout.MEDIA))
-    return StaleShards([shard for shard in stored if shard not in named], dict(members))

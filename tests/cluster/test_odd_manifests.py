@@ -27,7 +27,7 @@ import pytest
 from rendermill.manifests.arrow.types import as_type, carried_type
 from rendermill.manifests.arrow.values import python_values
 from rendermill.manifests.errors import UserError
-from rendermill.manifests.output.format import read_format, settle_format
+from rendermill.manifests.output.format import ensure_format, read_format
 from rendermill.manifests.reader.manifest import open_manifest
 from rendermill.manifests.reader.row_groups import MAX_TEXT_BYTES, read
 from rendermill.manifests.rows import RowValidator
@@ -365,7 +365,7 @@ def test_files_may_differ_in_types_of_which_one_holds_the_others_values(tmp_path
 def test_an_output_takes_later_columns_whose_values_it_can_hold(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     first = pa.schema([("count", pa.int64()), ("note", pa.string()), ("tags", pa.list_(pa.string()))])
-    settle_format(folder, first, "files")
+    ensure_format(folder, first, "files")
     later = pa.schema([("count", pa.int8()), ("note", pa.large_string()), ("tags", pa.list_(pa.null()))])
     assert read_format(folder, later, "files") == first
     for name, data_type in (("count", pa.float64()), ("note", pa.int64()), ("tags", pa.string())):

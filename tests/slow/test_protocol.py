@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rendermill.manifests.errors import LeaseLost
 from rendermill.manifests.output import layout
 from rendermill.manifests.output.fence import FencedFolder
-from rendermill.manifests.output.lease import Lease, newest_number
+from rendermill.manifests.output.holder import newest_number
+from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.storage.folder import Folder
 from tests.support import late_store
@@ -150,7 +151,7 @@ class Protocol(RuleBasedStateMachine):
     def end(self, which: int) -> None:
         driver = self.driver(which)
         with contextlib.suppress(*FAILS):
-            driver.ledger.settle()
+            driver.ledger.close()
             if driver.holds:
                 self.commit_to(driver, is_roll_up=True)
         driver.lease.release()
@@ -278,7 +279,7 @@ class OnS3(Protocol):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rendermill.manifests.output.ledger.parts._NUM_ROWS_PER_PART", 3)
-    for module in ("ledger.parts", "fence"):  # so that the same steps come in the same order
+    for module in ("ledger.parts", "ledger.part_files", "fence"):  # so that the same steps come in the same order
         monkeypatch.setattr(f"rendermill.manifests.output.{module}._NUM_IO_THREADS", 1)
 
 

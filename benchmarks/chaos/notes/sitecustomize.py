@@ -54,15 +54,10 @@ def _note_roll_ups(module: ModuleType) -> None:
             file.write(f"{time.monotonic() - started}\n")
 
 
-@wrapt.when_imported("rendermill.manifests.output.lease")
+@wrapt.when_imported("rendermill.manifests.output.holder")
 def _change_times(module: ModuleType) -> None:
-    scale = float(os.environ.get("CHAOS_LEASE_SCALE", "1"))
-    scaled = {name: value * scale for name, value in vars(module).items() if "SECONDS" in name}
-    defaults = module.Lease.__init__.__defaults__ or ()
-    module.Lease.__init__.__defaults__ = tuple(
-        value * scale if isinstance(value, float) else value for value in defaults
-    )
-    vars(module).update(scaled)
+    # the lease imports it from there, after this
+    module.SECONDS_BETWEEN_HEARTBEATS *= float(os.environ.get("CHAOS_LEASE_SCALE", "1"))
     offset = float(os.environ.get("CHAOS_CLOCK_OFFSET", "0"))
     if offset:
         true_time = time.time

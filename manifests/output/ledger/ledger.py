@@ -1,12 +1,12 @@
-"""What is finished: loads it, commits receipts, and keeps `metadata/` and `failures/` free of doubles.
+"""The ledger: the finished items of an output, and the steps in which receipts become records.
 
-Only the driver writes here, under its lease. Receipts are stored as small files in `_pending/` while they are few, and
-rolled up into parts; a crash between any two steps leaves files from which the next run goes on without a lost or
-doubled record. A step that an error breaks off leaves this object in doubt: it then reads the parts again before the
-next one.
+Only the driver writes here, under its lease. Receipts are first stored as small files in `_pending/`, and from time to
+time rolled up into the parts of `metadata/` and `failures/`. Beside each step stands what a crash between it and the
+next leaves behind, and why no record is lost or doubled. A write of a run that was overtaken is stopped by
+`manifests.output.fence`.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from rendermill.manifests.arrow.hash_set import HASH
 from rendermill.manifests.output import layout
 from rendermill.manifests.output.fence import FencedFolder
-from rendermill.manifests.output.format import settle_format
+from rendermill.manifests.output.format import ensure_format
 from rendermill.manifests.output.ledger.keyed_rows import KeyedRows, is_among, one_of_each, request_hashes
-from rendermill.manifests.output.ledger.parts import Origin, Origins, Parts
+from rendermill.manifests.output.ledger.origins import Origin, Origins
+from rendermill.manifests.output.ledger.part_files import PartFiles
+from rendermill.manifests.output.ledger.parts import Parts
 from rendermill.manifests.output.ledger.pending import Pending
-from rendermill.manifests.output.ledger.stale import StaleMedia
-from rendermill.manifests.output.shards import StaleShards, find_stale_shards
-from rendermill.manifests.schema import RECORD_COLUMNS, arrow_schema, conformed, receipt_schema
+from rendermill.manifests.output.ledger.stale_media import StaleMedia
+from rendermill.manifests.schema import RECORD_COLUMNS, arrow_schema, receipt_schema
 from rendermill.manifests.storage.errors import as_user_errors
 
 _DELETION_DELAY_SECONDS = 900.0
@@ -31,15 +32,22 @@ class Ledger:
     """The finished items of one output folder.
 
     Args:
-        folder: the output, under this run's lease.
-        extra: the manifest's own columns.
-        media_layout: how media are stored.
-        deletion_delay_seconds: how long media stay that no record names any more.
+        folder: The output, under this run's lease.
+        extra: The manifest's own columns.
+        media_layout: How media are stored.
+        deletion_delay_seconds: The time that media stay after no record names them any more.
+
+    Attributes:
+        folder: The output.
+        extra: The extra columns of the output, with the types that its first run gave them.
+        records: The rows in `metadata/`.
+        stale_media: The media that no record names any more.
+        has_shards: Whether media are stored in shards.
 
     Raises:
-        UserError: the folder cannot be written, was made by a newer rendermill, holds a file that cannot be read, or
+        UserError: The folder cannot be written, was made by a newer rendermill, holds a file that cannot be read, or
             has another layout, or extra columns of other types.
-        LeaseLost: another run took over. All methods that write raise it, too.
+        LeaseLost: Another run took over. All methods that write raise it, too.
     """
 
     def __init__(
@@ -49,46 +57,42 @@ class Ledger:
         media_layout: layout.Layout = "files",
         deletion_delay_seconds: float = _DELETION_DELAY_SECONDS,
     ) -> None:
-        self._folder = folder
-        self._has_shards = media_layout == "webdataset"
+        self.folder = folder
+        self.has_shards = media_layout == "webdataset"
         with as_user_errors(f"output {folder.url}: cannot be written"):
-            folder.shut_out_others()
-            self.extra = settle_format(folder, extra, media_layout)
-        origins = Origins()
-        self._origins = origins
-        self._records = Parts(folder, layout.METADATA, arrow_schema(RECORD_COLUMNS, self.extra), origins)
-        self._failures = Parts(folder, layout.FAILURES, receipt_schema(self.extra), origins)
-        self._pending = Pending(folder, self._failures.schema)
-        self._stale = StaleMedia(folder, deletion_delay_seconds)
-        self._noted: list[str] = []
-        self._tidied: set[str] = set()
-        self._unflushed: list[KeyedRows] = []
-        self._is_in_doubt = True
+            folder.fence_disk()  # before anything is read: what is read from here on changes by this run's writes alone
+            self.extra = ensure_format(folder, extra, media_layout)
+        self._origins = Origins()
+        record_schema, failure_schema = arrow_schema(RECORD_COLUMNS, self.extra), receipt_schema(self.extra)
+        self.records = Parts(PartFiles(folder, layout.METADATA, record_schema), self._origins)
+        self._failures = Parts(PartFiles(folder, layout.FAILURES, failure_schema), self._origins)
+        self._pending = Pending(folder, failure_schema)
+        self.stale_media = StaleMedia(folder, deletion_delay_seconds)
+        self._must_reload = True
         self._recover()
 
     @property
-    def folder(self) -> FencedFolder:
-        """The output."""
-        return self._folder
-
-    @property
     def problems(self) -> list[str]:
-        """Files of the output that say what cannot be, in words: they are left out of account."""
-        return self._stale.problems
+        """Files of the output whose content makes no sense and is ignored, in words."""
+        return self.stale_media.problems
 
     @property
     def keys(self) -> pa.ChunkedArray:
-        """Keys (`identity.item_key`) of the items that have a record."""
-        return self._records.index["key"]
+        """The keys (`identity.item_key`) of the items that have a record."""
+        return self.records.index["key"]
 
     @property
     def origins(self) -> list[Origin]:
-        """Where the records were made."""
-        return self._origins.of(set(self._records.index["origin"].unique().to_pylist()))
+        """The origins of all records."""
+        return self._origins.of(set(self.records.index["origin"].unique().to_pylist()))
 
     def finished(self, but: Collection[Origin] = ()) -> pa.ChunkedArray:
-        """Request hashes of the records, as 16-byte binary, but for those made elsewhere."""
-        index = self._records.index
+        """Return the request hashes of the records, 16-byte binary.
+
+        Args:
+            but: The origins whose records are left out.
+        """
+        index = self.records.index
         if but:
             numbers = pa.array([self._origins[origin] for origin in but], pa.int16())
             index = index.filter(pc.invert(pc.is_in(index["origin"], numbers)))
@@ -96,136 +100,132 @@ class Ledger:
 
     @property
     def failed(self) -> pa.ChunkedArray:
-        """Request hashes of the failures, as 16-byte binary."""
+        """The request hashes of the failures, 16-byte binary."""
         return self._failures.index["request_hash"]
 
     @property
     def num_pending(self) -> int:
-        """Receipts that are not yet in a part."""
-        return len(self._pending) + sum(map(len, self._unflushed))
+        """The number of receipts that are not yet in a part."""
+        return len(self._pending)
 
     def add(self, receipts: pa.Table) -> None:
-        """Take receipts (`schema.receipt_schema`) from the pipeline. Nothing is stored until `flush`."""
-        self._unflushed.append(KeyedRows.of(conformed(receipts, self._failures.schema)))
+        """Take receipts (`schema.receipt_schema`). Nothing is stored until `flush`."""
+        self._pending.add(receipts)
 
-    def doubt(self, receipts: pa.Table) -> None:
-        """Take note, before the next flush, of receipts whose items others have brought: their media may be doubles."""
-        self._stale.note(receipts["path"].drop_null().unique().to_pylist())
+    def note_duplicates(self, receipts: pa.Table) -> None:
+        """Note media that may belong to no record, because another receipt of the same item counts.
+
+        Call it before the next flush, so that a crash leaves no such media behind. Media that a record names when they
+        are due stay.
+
+        Args:
+            receipts: A table with a column `path`.
+        """
+        self.stale_media.note(receipts["path"].drop_null().unique().to_pylist())
 
     def flush(self) -> None:
-        """Store what was added since the last flush as one file in `_pending/`."""
-        if not self._unflushed:
-            return
-        self._pending.store(KeyedRows.concat(self._unflushed))
-        self._unflushed = []
+        """Store the receipts added since the last flush as one file in `_pending/`."""
+        self._pending.flush()
 
     def roll_up(self) -> None:
-        """Move everything pending into parts: each item's new outcome takes the place of its older one.
+        """Move all receipts into parts: each item's new outcome replaces its older one.
 
-        The media of records that give way are noted before, so that a crash leaves none behind; `remove_stale_media`
-        removes them when it is time.
+        A crash anywhere leaves the pending files, so the next run does all of it again, with the same result.
         """
         with self._changing():
-            arrived = [*self._pending.receipts, *self._unflushed]
+            arrived = self._pending.receipts
             if arrived:
-                self._roll_up(one_of_each(KeyedRows.concat(arrived)))
+                self._move_into_parts(one_of_each(KeyedRows.concat(arrived)))
+            # Last, when all receipts are in parts: a crash before it leaves items both in a part and in a pending file,
+            # and the next roll-up writes them over themselves.
             self._pending.clear()
-            self._unflushed = []
 
-    def _roll_up(self, receipts: KeyedRows) -> None:
+    def _move_into_parts(self, receipts: KeyedRows) -> None:
+        """Write one receipt an item into the parts, in an order that a crash may interrupt anywhere."""
         is_record = pc.is_null(receipts.table["error_type"])
-        records = receipts.filter(is_record).select(self._records.schema.names)
+        records = receipts.filter(is_record).select(self.records.files.schema.names)
         failures = receipts.filter(pc.invert(is_record))
-        is_drawn = is_among(request_hashes(failures.table), self.finished())
-        failures = failures.filter(pc.invert(is_drawn))
-        held_records, held_failures = self._records.held(records), self._failures.held(receipts)
+        is_rendered = is_among(request_hashes(failures.table), self.finished())
+        failures = failures.filter(pc.invert(is_rendered))
+        held_records, held_failures = self.records.held(records.keys), self._failures.held(receipts.keys)
+        # 1. If rows are to be replaced, all receipts are stored first. The steps below change several files; after a
+        # crash between two of them, the next run needs the receipts to complete the others. New items alone need no
+        # such file: one that is not in a part when the process dies was in no file before, and is rendered again.
         if held_records.num_rows or held_failures.num_rows:
-            self.flush()  # other rows give way in several steps, and a crash on the way must find these again
-        replaced = self._records.media_of(records.keys, held_records)
-        self._stale.note(replaced.difference(records.table["path"].to_pylist()))
-        self._records.replace(records, held_records, records.keys)
+            self.flush()
+        # 2. Replaced media are noted before the records that name them change, so that none is left behind. A crash
+        # here leaves a note of media that records still name, which are not removed.
+        replaced = self.records.media_of(records.keys, held_records)
+        self.stale_media.note(replaced.difference(records.table["path"].to_pylist()))
+        # 3. Records first: a crash before step 4 leaves an item with a record and an old failure. The receipts are
+        # still pending, so the next run removes the failure. In the other order, readers would find neither meanwhile.
+        self.records.replace(records, held_records, records.keys)
+        # 4. Failures: the older ones of all these items give way, also those of items that have a record now.
         self._failures.replace(failures, held_failures, receipts.keys)
 
     def drop(self, keys: pa.Array) -> int:
         """Remove the records of items, so that the next run renders them again.
 
         Args:
-            keys: `keyed_rows.item_keys` of the items, 16-byte binary.
+            keys: The items' keys (`keyed_rows.item_keys`), 16-byte binary.
 
         Returns:
-            How many records were removed.
+            The number of records that were removed.
         """
-        self.roll_up()
+        self.roll_up()  # else a pending receipt would bring a record back
         with self._changing():
-            nothing = KeyedRows.of(self._records.schema.empty_table())
-            index, among = self._records.index, pa.chunked_array([keys], HASH)
-            held = index.filter(is_among(index["key"], among))
-            self._stale.note(self._records.media_of(among, held))
-            self._records.replace(nothing, held, among)
+            nothing = KeyedRows.of(self.records.files.schema.empty_table())
+            dropped = pa.chunked_array([keys], HASH)
+            held = self.records.held(dropped)
+            self.stale_media.note(self.records.media_of(dropped, held))  # before the records go, as in a roll-up
+            self.records.replace(nothing, held, dropped)  # after a crash on the way, some records are dropped
         return held.num_rows
 
-    def settle(self) -> None:
-        """Roll up at the end of a run; from then on its pending receipts are late, whenever they arrive."""
-        self.roll_up()
-        self._folder.lease.settle(self._folder.lease.number)
-        self._folder.leave()
-
     def remove_stale_media(self) -> None:
-        """Remove files that no record has named for long enough; shards are `stale_shards`' part.
+        """Remove the files that no record has named for long enough; of shards, `ShardCleanup` takes care.
 
-        To be called after `roll_up`, while nothing is being rendered: what is stored again would be removed, too.
+        Call it after `roll_up`, while nothing is being rendered: a file that is stored again
+        meanwhile would be removed, too.
         """
-        if self._has_shards:
+        if self.has_shards:
             return
-        due, notes = self._stale.due, self._stale.notes
-        named = set(self._records.rows_of(due)["path"].to_pylist())
-        self._folder.delete(sorted(due - named))
-        self._stale.forget(due, notes)
+        due, notes = self.stale_media.due, self.stale_media.notes
+        in_use = set(self.records.rows_of(due)["path"].to_pylist())
+        # A crash between the two leaves notes of files that are gone; removing them again does nothing.
+        self.folder.delete(sorted(due - in_use))
+        self.stale_media.forget(due, notes)
 
-    def stale_shards(self) -> StaleShards:
-        """What to remove from the shards: to be asked after `roll_up`, while nothing is being stored.
-
-        Takes a listing of the media, and two columns of the parts.
-        """
-        if not self._has_shards:
-            return StaleShards([], {})
-        due, waiting = self._stale.due, self._stale.media - self._stale.due
-        found = find_stale_shards(self._folder, self._records.names, self._stale.media)
-        self._noted, self._tidied = self._stale.notes, due.union(found.doubtful)
-        return found._replace(nameless=[shard for shard in found.nameless if shard not in waiting])
-
-    def move(self, shards: Mapping[str, str]) -> None:
-        """Let records name other shards, which hold their media as well: by old name, the new one."""
-        if not shards:
-            return
-        rows = self._records.rows_of(shards)
-        column = pa.array([shards[path] for path in rows["path"].to_pylist()], pa.string())
-        moved = rows.set_column(rows.schema.get_field_index("path"), "path", column)
-        self._unflushed.append(KeyedRows.of(conformed(moved, self._failures.schema)))
+    def close(self) -> None:
+        """Roll up at the end of a run; from then on its pending receipts are ignored, whenever they arrive."""
         self.roll_up()
-
-    def forget_stale_shards(self, but: Collection[str]) -> None:
-        """Forget what `stale_shards` gave, as it was removed or written anew, but for some that could not be."""
-        self._stale.forget(self._tidied.difference(but), self._noted)
+        self.folder.lease.settle(self.folder.lease.number)
+        self.folder.remove_temporary_folder()
 
     def _recover(self) -> None:
-        """Make the output this run's: shut out earlier holders, and roll up what they left in `_pending/`."""
-        lease = self._folder.lease
-        if lease.must_seal:
-            self._records.seal()
-            self._failures.seal()
+        """Make the output this run's own, and finish what earlier runs left in `_pending/`."""
+        lease = self.folder.lease
+        # 1. On S3, writes of earlier holders to parts fail from here on; what has arrived before is read below.
+        if lease.must_fence_parts:
+            self.records.files.fence()
+            self._failures.files.fence()
+        # 2. Pending files are listed before parts are read, in the roll-up. An earlier holder removes a pending file
+        # only when its receipts are in parts, so each receipt is found in one of them; one found in both counts once.
         self._pending.recover()
-        self._stale.recover()
+        self.stale_media.recover()
         self.roll_up()
+        # 3. Last, when all pending receipts are in parts. A crash before leaves the lease unsettled, and the next run
+        # recovers again. Receipts of earlier leases that arrive after step 2 are ignored from now on.
         lease.settle(lease.number - 1)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Within, parts change; after an error nobody knows which did, and they are read again."""
-        if self._is_in_doubt:
-            for parts in (self._records, self._failures):
-                parts.begin()
-                parts.load()
-        self._is_in_doubt = True
+        """Change parts within the block.
+
+        After an error nobody knows which parts have changed, so the next change begins by reading them all again.
+        """
+        if self._must_reload:
+            self.records.load()
+            self._failures.load()
+        self._must_reload = True
         yield
-        self._is_in_doubt = False
+        self._must_reload = False

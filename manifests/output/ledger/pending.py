@@ -1,4 +1,4 @@
-"""Receipts on their way into parts: small files, each under the number of the lease that it was written under."""
+"""Receipts that are not yet in a part: in memory, then in small files that carry the number of their lease."""
 
 import pyarrow as pa
 
@@ -12,47 +12,64 @@ from rendermill.manifests.storage.retries import is_transient
 
 
 class Pending:
-    """The files that a run stores, and those that runs before it left.
+    """The receipts that a run was given, and those that earlier runs left in files.
 
     Args:
-        folder: the output, under this run's lease.
-        schema: of receipts.
+        folder: The output, under this run's lease.
+        schema: The columns of receipts.
     """
 
     def __init__(self, folder: FencedFolder, schema: pa.Schema) -> None:
         self._folder, self._schema = folder, schema
         self._num_files = 0
         self._files: list[str] = []
-        self.receipts: list[KeyedRows] = []
+        self._stored: list[KeyedRows] = []
+        self._unstored: list[KeyedRows] = []
 
     def __len__(self) -> int:
         return sum(map(len, self.receipts))
 
-    def store(self, receipts: KeyedRows) -> None:
-        """Store receipts as one file."""
+    @property
+    def receipts(self) -> list[KeyedRows]:
+        """All receipts, in the order in which they came."""
+        return [*self._stored, *self._unstored]
+
+    def add(self, receipts: pa.Table) -> None:
+        """Take receipts, which are lost in a crash before the next `flush`."""
+        self._unstored.append(KeyedRows.of(conformed(receipts, self._schema)))
+
+    def flush(self) -> None:
+        """Store the receipts that are only in memory as one file."""
+        if not self._unstored:
+            return
+        receipts = KeyedRows.concat(self._unstored)
         name = layout.pending(self._folder.lease.number, self._num_files)
+        # Both before the write, which may take effect even if it raises: no other receipts are written under this name,
+        # and the file is removed with the others. If the run flushes again, the same receipts are in two files, which a
+        # roll-up, also that of a next run, counts once.
         self._num_files += 1
-        self._files.append(name)  # also if the write fails: it may have had its effect
+        self._files.append(name)
         self._folder.write(name, parquet_bytes(receipts.table))
-        self.receipts.append(receipts)
+        self._stored.append(receipts)
+        self._unstored = []
 
     def recover(self) -> None:
-        """Read what runs that died left, and ignore what they wrote after they were overtaken."""
-        lease = self._folder.lease
+        """Read the files that earlier runs left, except those of leases that were settled before they arrived."""
+        settled = self._folder.lease.settled
         for name in [*self._folder.names(layout.FORMER_PENDING), *self._folder.names(layout.PENDING)]:
             number = layout.lease_of(name)
             is_former = name.startswith(f"{layout.FORMER_PENDING}/")
             if not name.endswith(".parquet") or (number is None and not is_former):
                 continue
             self._files.append(name)
-            if is_former or (number is not None and number > lease.settled):
+            if is_former or (number is not None and number > settled):
                 self._read(name)
 
     def _read(self, name: str) -> None:
         try:
             table = conformed(self._folder.read_table(name), self._schema)
         except FileNotFoundError:
-            return  # an earlier holder had it in a part already
+            return  # an earlier holder, who was still removing it, had moved it into a part
         except (pa.ArrowException, KeyError, OSError) as error:
             if is_transient(error):
                 raise
@@ -60,9 +77,12 @@ class Pending:
                 f"output {self._folder.url}: {name} cannot be read ({one_line(error)}); delete it, and the items "
                 "that it held are rendered again"
             ) from error
-        self.receipts.append(KeyedRows.of(table))
+        self._stored.append(KeyedRows.of(table))
 
     def clear(self) -> None:
-        """Remove all: everything is in parts."""
+        """Remove all receipts and their files, because they are in parts.
+
+        A crash on the way leaves some files. The next run rolls them up again, and finds their items in the parts.
+        """
         self._folder.delete(self._files)
-        self._files, self.receipts = [], []
+        self._files, self._stored, self._unstored = [], [], []

@@ -18,8 +18,9 @@ import yaml
 
 from rendermill.jobs.cli import main
 from rendermill.manifests.errors import UserError, one_line, traceback_of
-from rendermill.manifests.output.format import settle_format
-from rendermill.manifests.output.lease import Lease, _new_holder
+from rendermill.manifests.output.format import ensure_format
+from rendermill.manifests.output.holder import new_holder
+from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.storage.folder import Folder
 
 EVIL = "\x1b]0;red\x07 \x9b31m \u202eright to left\u2066"
@@ -173,7 +174,7 @@ def test_the_newest_run_is_the_one_that_took_the_lease_last_whatever_clocks_said
         content |= {} if has_lease_file else {"lease": number}  # in which an earlier version wrote none
         (folder / f"out/runs/{run_id}.json").write_text(json.dumps(content))
     if has_lease_file:
-        holder = replace(_new_holder(second), is_released=True)
+        holder = replace(new_holder(second), is_released=True)
         Folder("out").write("lease/000010.json", holder.as_json())
     assert main(["status", "out"]) == 0
     assert f"run {second}: failed; began 20261126" in capfd.readouterr().out
@@ -206,7 +207,7 @@ def test_a_format_file_that_says_nothing_is_named_and_may_be_deleted(
     assert told.err.endswith("or delete it, and the next run writes it again from its job and manifest\n")
     assert (told.out, told.err.count("\n")) == ("", 1)
     (folder / "out/rendermill.json").unlink()
-    settle_format(Folder("out"), schema, "files")
+    ensure_format(Folder("out"), schema, "files")
     assert main(["verify", "out", "--repair"]) == 0
 
 

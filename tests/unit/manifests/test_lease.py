@@ -14,7 +14,8 @@ import pytest
 
 from rendermill.manifests.errors import LeaseLost, UserError
 from rendermill.manifests.output import layout
-from rendermill.manifests.output.lease import Holder, Lease, _new_holder
+from rendermill.manifests.output.holder import Holder, new_holder
+from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.storage.folder import Folder
 
 
@@ -24,7 +25,7 @@ def lease(folder: Path, run_id: str) -> Lease:
 
 def hold(folder: Path, **changes: object) -> Holder:
     """Put the lease into the hands of a holder of our making."""
-    holder = replace(_new_holder("earlier"), **changes)
+    holder = replace(new_holder("earlier"), **changes)
     Folder(str(folder)).write(layout.lease(7), holder.as_json())
     return holder
 
@@ -110,14 +111,14 @@ def test_a_damaged_lease_or_a_stray_file_holds_nothing_for_ever(tmp_path: Path, 
         folder.write(name, content)
     next_run = lease(tmp_path, "next")
     next_run.acquire()
-    assert (next_run.number, next_run.must_seal) == (4, True)
+    assert (next_run.number, next_run.must_fence_parts) == (4, True)
 
 
 def test_who_was_silent_for_too_long_may_write_no_more(tmp_path: Path) -> None:
     silent = lease(tmp_path, "silent")
     silent.acquire()
     silent.check()
-    Folder(str(tmp_path)).create(layout.lease(2), _new_holder("follower").as_json())
+    Folder(str(tmp_path)).create(layout.lease(2), new_holder("follower").as_json())
     with pytest.raises(LeaseLost, match="another run took over"):
         silent.check()
     silent.release()

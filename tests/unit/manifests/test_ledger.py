@@ -14,7 +14,8 @@ from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import blake2b_128
 from rendermill.manifests.output import layout
 from rendermill.manifests.output.fence import FencedFolder
-from rendermill.manifests.output.lease import Lease, newest_number
+from rendermill.manifests.output.holder import newest_number
+from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.keyed_rows import item_keys
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.rejected import RejectedRows

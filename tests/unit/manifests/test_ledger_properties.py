@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rendermill.manifests.output import layout
 from rendermill.manifests.output.fence import FencedFolder
 from rendermill.manifests.output.ledger.ledger import Ledger
+from rendermill.manifests.output.ledger.stale_shards import ShardCleanup
 from rendermill.manifests.output.shards import keep_members, pack, unpack
 from rendermill.manifests.storage.folder import Folder
 from tests.unit.manifests.test_ledger import EXTRA, receipt, receipts, under_lease
@@ -203,16 +204,17 @@ class ShardRun:
         if is_delivered:
             self._taken |= {row["request_hash"] for row in new}
             if len(new) < len(rows):
-                self.ledger.doubt(receipts(*rows))
+                self.ledger.note_duplicates(receipts(*rows))
             if new:
                 self.ledger.add(receipts(*new))
 
     def tidy(self) -> None:
-        stale = self.ledger.stale_shards()
+        cleanup = ShardCleanup(self.ledger)
+        stale = cleanup.find()
         self._folder.delete(stale.nameless)
         kept = {shard: keep_members(self._folder, shard, members) for shard, members in stale.doubtful.items()}
-        self.ledger.move({shard: new.name for shard, new in kept.items() if new.name != shard})
-        self.ledger.forget_stale_shards(but=())
+        cleanup.rename({shard: new.name for shard, new in kept.items() if new.name != shard})
+        cleanup.forget(stale, but=())
 
 
 def members(folder: Path) -> list[tuple[str, str]]:

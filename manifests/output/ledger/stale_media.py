@@ -1,85 +1,91 @@
-"""Media that no record names any more: noted before the records change, and removed some time after.
+"""Media that no record names any more: noted in files before the records change, and removed later.
 
-Readers who listed the records before still find their files meanwhile.
+Readers who listed the records before the change still find the media for a while.
 """
 
 import json
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from rendermill.manifests.output import layout
 from rendermill.manifests.output.fence import FencedFolder
 
 
-class StaleMedia:
-    """Notes of such media, each a file that says what is to go and whose age says when.
-
-    Args:
-        folder: the output, under this run's lease.
-        delay_seconds: how long media stay.
+@dataclass(frozen=True)
+class _Note:
+    """A file that names media.
 
     Attributes:
-        problems: notes, or entries of notes, that are left out of account, in words.
+        due_at: The time by `time.monotonic` from which the media may be removed.
+    """
+
+    media: set[str]
+    due_at: float
+
+
+class StaleMedia:
+    """The notes of an output.
+
+    Args:
+        folder: The output, under this run's lease.
+        delay_seconds: The time that media stay after they were noted.
+
+    Attributes:
+        problems: Notes, or entries of notes, that are ignored, in words.
     """
 
     def __init__(self, folder: FencedFolder, delay_seconds: float) -> None:
         self._folder, self._delay_seconds = folder, delay_seconds
         self._num_files = 0
-        self._notes: dict[str, set[str]] = {}
-        self._due_at: dict[str, float] = {}
+        self._notes: dict[str, _Note] = {}
         self.problems: list[str] = []
 
     @property
+    def notes(self) -> list[str]:
+        """The names of the notes."""
+        return list(self._notes)
+
+    @property
     def media(self) -> set[str]:
-        """All that is noted."""
-        return self.named_by(self._notes)
+        """All media that are noted."""
+        return set().union(*(note.media for note in self._notes.values()))
 
     @property
     def due(self) -> set[str]:
-        """The media that readers have had enough time for."""
+        """The media whose delay is over, by every note that names them."""
         now = time.monotonic()
-        return {name for name in self.media if self._due_at[name] <= now}
+        return self.media.difference(*(note.media for note in self._notes.values() if note.due_at > now))
 
     def note(self, media: Collection[str]) -> None:
-        """Write down media before records that name them give way."""
+        """Store a note of media, before the records that name them change.
+
+        After a crash in between, the note names media that records still name; those are not removed.
+        """
         noted = self._checked(media, "a record")
         if not noted:
             return
         name = layout.stale_media(self._folder.lease.number, self._num_files)
         self._num_files += 1
         self._folder.write(name, json.dumps(sorted(noted)).encode())
-        self._take(name, noted, time.monotonic() + self._delay_seconds)
+        self._notes[name] = _Note(noted, time.monotonic() + self._delay_seconds)
 
     def recover(self) -> None:
-        """Read the notes of earlier runs; their age is told by the store's own clock."""
+        """Read the notes of earlier runs, and compute their age by the store's own clock."""
         entries = self._folder.entries(layout.PENDING) | self._folder.entries(layout.FORMER_PENDING)
         for name in entries:
             if not name.endswith(".stale.json"):
                 continue
             age = self._folder.seconds_since_modified(name)
             left = 0.0 if age is None else max(0.0, self._delay_seconds - age)
-            self._take(name, self._read(name), time.monotonic() + left)
+            self._notes[name] = _Note(self._read(name), time.monotonic() + left)
 
-    @property
-    def notes(self) -> list[str]:
-        """The files that there are by now."""
-        return list(self._notes)
-
-    def named_by(self, notes: Collection[str]) -> set[str]:
-        """The media that these notes name."""
-        return set().union(*(self._notes[name] for name in notes))
-
-    def forget(self, done: Collection[str], notes: Collection[str]) -> None:
-        """Remove those of these notes that name nothing else than what was removed, or is in use again."""
-        finished = [name for name in notes if self._notes[name].issubset(done)]
-        self._folder.delete(finished)
-        for name in finished:
+    def forget(self, media: Collection[str], notes: Collection[str]) -> None:
+        """Remove those of the notes that name nothing but these media, which were removed, or are in use again."""
+        done = [name for name in notes if self._notes[name].media.issubset(media)]
+        self._folder.delete(done)
+        for name in done:
             del self._notes[name]
-
-    def _take(self, name: str, media: set[str], due_at: float) -> None:
-        self._notes[name] = media
-        for path in media:
-            self._due_at[path] = max(due_at, self._due_at.get(path, due_at))
 
     def _read(self, name: str) -> set[str]:
         try:
@@ -92,7 +98,7 @@ class StaleMedia:
         return self._checked(content, name)
 
     def _checked(self, media: Collection[object], place: str) -> set[str]:
-        """The names that are media of the output: nothing else is removed, whatever a file says."""
+        """Return the names that are media of the output: nothing else is removed, whatever a file says."""
         for name in media:
             if not layout.is_media(name):
                 self.problems.append(
