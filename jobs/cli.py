@@ -176,7 +176,8 @@ def _at_their_place(job_file: JobFile) -> Iterator[None]:
 
 def _retry(output: Folder) -> int:
     from rendermill.jobs.commands.generate import generate
-    from rendermill.jobs.running.run_file import job_of_run, newest_run, source_of_run
+    from rendermill.jobs.running.run_file import job_of_run, source_of_run
+    from rendermill.manifests.output.runs import newest_run
 
     run_id = newest_run(output)
     job = job_of_run(output, run_id).model_copy(update={"output": output.url})  # the run's may be masked, or moved

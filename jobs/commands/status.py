@@ -1,26 +1,23 @@
-"""`rendermill status`: how far an output's newest run is, from the output alone, while it goes on and afterwards."""
+"""`rendermill status`: how far an output's newest run is, read from the output alone, during the run and afterwards."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from pydantic import TypeAdapter
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from rendermill.jobs.console.screen import Screen, json_text, printable
 from rendermill.jobs.console.units import duration
-from rendermill.jobs.running.run_file import DAMAGE, damaged, newest_run, read_run
 from rendermill.manifests.output.holder import Holder, looks_alive, read_holder, seconds_of_silence
 from rendermill.manifests.output.records import read_failures
+from rendermill.manifests.output.runs import UNDER_WAY, ModelCounts, RunState, newest_run, read_run
 from rendermill.manifests.storage.folder import Folder
 
 _SECONDS_BETWEEN_LOOKS = 5.0
-_UNDER_WAY = ("planning", "running")
 
 
 @dataclass(frozen=True)
@@ -28,14 +25,14 @@ class ModelProgress:
     """How far one model is.
 
     Attributes:
-        num_to_do: samples that the run set out to draw.
-        num_done: of these, those that were drawn or failed.
-        num_failed: of these, those that failed.
-        num_finished_before: samples that had a record before.
-        items_per_second_now: over the last minute that the run told of.
-        items_per_second: since the run began to draw.
-        seconds_left: at the rate of that minute; None where it cannot be told, as of a run that is over.
-        batch_sizes: by shape of item, as they were found.
+        num_to_do: The number of samples that the run set out to render.
+        num_done: The number of these that were rendered or failed.
+        num_failed: The number of these that failed.
+        num_finished_before: The number of samples that had a record before the run.
+        items_per_second_now: The rate over the last minute before the run wrote its file.
+        items_per_second: The rate since the run began to render.
+        seconds_left: The time that the rest takes at that rate; None if it is not known or the run is over.
+        batch_sizes: The batch size in use, by shape of item.
     """
 
     num_to_do: int
@@ -50,23 +47,24 @@ class ModelProgress:
 
 @dataclass(frozen=True)
 class Status:
-    """What an output says of its newest run; times in UTC.
+    """What an output says about its newest run; times in ISO 8601, UTC.
 
     Attributes:
-        state: of `runs/<run_id>.json`, or `died`: the file says that it is under way, and nobody is.
-        ends_at: when it should end, ISO 8601.
-        error_types: failures in the output by type of error.
-        errors: what ended models, by name.
-        run_errors: what ended the run, by its cause.
-        holder: of the lease; None if no run goes on.
-        seconds_of_silence: since the holder was last heard of, by the store's clock; None if that cannot be told.
+        state: The state in `runs/<run_id>.json`, or `died` if the file says that the run is under way and the lease
+            says that no process is.
+        ends_at: When the run should end; None if that is not known.
+        error_types: The number of failures in the output by type of error.
+        errors: What ended a model, by model.
+        run_errors: What ended the run, by its cause.
+        holder: The holder of the lease; None if no run is under way.
+        seconds_of_silence: The time since the holder's last heartbeat, by the store's clock; None if it is not known.
     """
 
     run_id: str
     state: str
     started_at: str
     updated_at: str
-    seconds_drawing: float
+    seconds_rendering: float
     ends_at: str | None
     models: Mapping[str, ModelProgress]
     error_types: Mapping[str, int]
@@ -77,18 +75,15 @@ class Status:
     seconds_of_silence: float | None
 
 
-_STATUS = TypeAdapter(Status)
-
-
 def status(output: Folder, screen: Screen, as_json: bool, is_watched: bool) -> int:
     """Print how far an output is.
 
     Args:
-        as_json: print it as JSON, one line a look.
-        is_watched: look again every few seconds until the run has ended.
+        as_json: Whether to print JSON, one line per look.
+        is_watched: Whether to look again every few seconds until the run has ended.
 
     Raises:
-        UserError: no run ever began there.
+        UserError: No run has ever begun there, or a run's file is damaged.
     """
     if is_watched and not as_json:
         with Live(console=Console(file=screen.out), auto_refresh=False) as live:
@@ -105,8 +100,8 @@ def status(output: Folder, screen: Screen, as_json: bool, is_watched: bool) -> i
 
 
 def _looks(output: Folder) -> Iterator[Status]:
-    """A look every few seconds; the last one after the run has ended."""
-    while (found := look(output)).state in _UNDER_WAY:
+    """Look every few seconds; the last look is after the run has ended."""
+    while (found := look(output)).state in UNDER_WAY:
         yield found
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     yield found
@@ -116,70 +111,60 @@ def look(output: Folder) -> Status:
     """Read the newest run's file, the lease and the failures.
 
     Raises:
-        UserError: no run ever began there, or one of these files is damaged.
+        UserError: No run has ever begun there, or one of these files is damaged.
     """
-    run_id = newest_run(output)
-    told, holder, silence = read_run(output, run_id), read_holder(output), seconds_of_silence(output)
+    run = read_run(output, newest_run(output))
+    holder, silence = read_holder(output), seconds_of_silence(output)
     if holder is not None and not looks_alive(holder, silence):
         holder = None
-    error_types = _error_types(output)
-    try:
-        found = _told(run_id, told, holder, silence, error_types)
-        return _STATUS.validate_python(asdict(found))
-    except DAMAGE as error:
-        raise damaged(output, run_id, error) from error
-
-
-def _told(
-    run_id: str, told: Mapping[str, Any], holder: Holder | None, silence: float | None, error_types: Mapping[str, int]
-) -> Status:
-    """The state of a run, from its file and the lease."""
-    is_under_way = told["state"] in _UNDER_WAY
-    is_alive = holder is not None and holder.run_id == run_id
-    is_going = is_under_way and is_alive
-    models = {name: _progress(told, name, is_going) for name in told.get("num_to_do", {})}
-    seconds_left = [model.seconds_left for model in models.values()]
-    ends_at = None
-    if is_going and seconds_left and None not in seconds_left:
-        end = datetime.now(UTC) + timedelta(seconds=max(left or 0.0 for left in seconds_left))
-        ends_at = end.isoformat(timespec="seconds")
+    is_alive = holder is not None and holder.run_id == run.run_id
+    models = {
+        name: _progress(run, name, counts, is_going=run.is_under_way and is_alive)
+        for name, counts in run.by_model.items()
+    }
     return Status(
-        run_id=run_id,
-        state="died" if is_under_way and not is_alive else told["state"],
-        started_at=told["started_at"],
-        updated_at=told["updated_at"],
-        seconds_drawing=told.get("seconds", 0.0),
-        ends_at=ends_at,
+        run_id=run.run_id,
+        state="died" if run.is_under_way and not is_alive else run.state,
+        started_at=run.started_at,
+        updated_at=run.updated_at,
+        seconds_rendering=run.seconds,
+        ends_at=_end(models) if run.is_under_way and is_alive else None,
         models=models,
-        error_types=error_types,
-        num_rejected=told.get("num_rejected", 0),
-        errors=told.get("errors", {}),
-        run_errors=told.get("run_errors", {}),
+        error_types=_error_types(output),
+        num_rejected=run.num_rejected,
+        errors=run.errors,
+        run_errors=run.run_errors,
         holder=holder,
         seconds_of_silence=None if holder is None else silence,
     )
 
 
-def _progress(told: Mapping[str, Any], model: str, is_going: bool) -> ModelProgress:
-    num_to_do, num_failed = told["num_to_do"][model], told["num_failed"][model]
-    num_done = told["num_finished"][model] + num_failed
-    rate = told["items_per_second_now"][model]
-    num_left = num_to_do - num_done
-    seconds_left = 0.0 if not num_left else num_left / rate if rate and is_going else None
+def _end(models: Mapping[str, ModelProgress]) -> str | None:
+    """When the slowest model will be done; None if that is not known of each."""
+    seconds_left = [model.seconds_left for model in models.values()]
+    if not seconds_left or None in seconds_left:
+        return None
+    end = datetime.now(UTC) + timedelta(seconds=max(left or 0.0 for left in seconds_left))
+    return end.isoformat(timespec="seconds")
+
+
+def _progress(run: RunState, model: str, counts: ModelCounts, is_going: bool) -> ModelProgress:
+    rate = counts.items_per_second_now
+    report = run.found.models.get(model)
     return ModelProgress(
-        num_to_do=num_to_do,
-        num_done=num_done,
-        num_failed=num_failed,
-        num_finished_before=told["num_finished_before"][model],
+        num_to_do=counts.num_to_do,
+        num_done=counts.num_done,
+        num_failed=counts.num_failed,
+        num_finished_before=counts.num_finished_before,
         items_per_second_now=rate,
-        items_per_second=round(num_done / told["seconds"], 4) if told["seconds"] else 0.0,
-        seconds_left=seconds_left,
-        batch_sizes=told["found"].get("models", {}).get(model, {}).get("batch_sizes", {}),
+        items_per_second=round(counts.num_done / run.seconds, 4) if run.seconds else 0.0,
+        seconds_left=0.0 if not counts.num_left else counts.num_left / rate if rate and is_going else None,
+        batch_sizes={} if report is None else report.batch_sizes,
     )
 
 
 def _error_types(output: Folder) -> dict[str, int]:
-    """Failures that are in the output, by type of error."""
+    """The number of failures in the output by type of error, the most frequent first."""
     counts: Counter[str] = Counter()
     for failures in read_failures(output, ["error_type"]):
         counts.update(failures["error_type"].to_pylist())
@@ -187,7 +172,7 @@ def _error_types(output: Folder) -> dict[str, int]:
 
 
 def in_words(found: Status) -> list[str]:
-    """A status as lines for people."""
+    """Describe a status in lines for people."""
     lines = [f"run {found.run_id}: {found.state}; began {found.started_at}, last heard of {found.updated_at}"]
     if found.state == "died":
         lines.append("  its process is gone or silent; the same command goes on from what it committed")

@@ -35,6 +35,7 @@ from rendermill.manifests.errors import LeaseLost, one_line, traceback_of
 from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.ledger.origins import Origin
+from rendermill.manifests.output.runs import Counts, State
 from rendermill.manifests.storage.retries import is_transient
 
 DONE, ERROR, DONE_WITH_FAILURES = 0, 1, 3
@@ -100,12 +101,12 @@ class Run:
             interruption: may be asked for at any moment; then what is at hand is committed, and no more is waited for.
         """
         self._interruption = interruption
-        self._run_file.update("running", **self._counts())
+        self._run_file.update("running", self._counts())
         try:
             state = self._draw_and_commit(lease)
             if "cluster" not in self._run_errors:
                 self._ask_what_was_found()
-            self._run_file.update(state, errors=self._errors, run_errors=self._run_errors, **self._counts())
+            self._run_file.update(state, self._counts(), errors=self._errors, run_errors=self._run_errors)
         except LeaseLost as error:
             self._screen.line(f"stopped: {one_line(error)}")
             self._screen.line(f"what is in the output, that run knows: rendermill status {self._job.output}")
@@ -118,7 +119,7 @@ class Run:
             state = "failed"
         return self._summarize(state)
 
-    def _draw_and_commit(self, lease: Lease) -> str:
+    def _draw_and_commit(self, lease: Lease) -> State:
         """Returns the state that the run ends in, as its file says."""
         rounds: list[Arrivals] = []
         try:
@@ -255,7 +256,7 @@ class Run:
             self._ledger.flush()
             self._last_flush = now
         if now - self._last_report > _SECONDS_BETWEEN_REPORTS:
-            self._run_file.update("running", **self._counts())
+            self._run_file.update("running", self._counts())
             self._last_report = now
         stop_after = self._job.stop_after
         if stop_after and now - self._started > stop_after.total_seconds():
@@ -275,26 +276,28 @@ class Run:
         except (RayError, OSError) as error:
             _log(error)
 
-    def _counts(self) -> dict[str, object]:
+    def _counts(self) -> Counts:
         seconds = time.monotonic() - self._started
-        return {
-            "num_to_do": self._plan.num_to_do,
-            "num_finished_before": self._plan.num_finished,
-            "num_finished": self._finished,
-            "num_failed": self._failed,
-            "error_types": {model: dict(types) for model, types in self._error_types.items() if types},
-            "items_per_second_now": {model: round(rate.per_second(), 4) for model, rate in self._rates.items()},
-            "num_prompts_cut": dict(self._cut_prompts.num_items),
-            "num_failed_before": self._plan.num_failed,
-            "num_rejected": self._plan.num_rejected,
-            "num_duplicates": self._plan.num_duplicates,
-            "num_not_in_manifest": self._plan.num_not_in_manifest,
-            "seconds": round(seconds, 3),
-            "items_per_second": round(sum(self._finished.values()) / seconds, 4),
-            "found": self._found,
-        }
+        return Counts.model_validate(
+            {
+                "num_to_do": self._plan.num_to_do,
+                "num_finished_before": self._plan.num_finished,
+                "num_finished": self._finished,
+                "num_failed": self._failed,
+                "error_types": {model: dict(types) for model, types in self._error_types.items() if types},
+                "items_per_second_now": {model: round(rate.per_second(), 4) for model, rate in self._rates.items()},
+                "num_prompts_cut": dict(self._cut_prompts.num_items),
+                "num_failed_before": self._plan.num_failed,
+                "num_rejected": self._plan.num_rejected,
+                "num_duplicates": self._plan.num_duplicates,
+                "num_not_in_manifest": self._plan.num_not_in_manifest,
+                "seconds": round(seconds, 3),
+                "items_per_second": round(sum(self._finished.values()) / seconds, 4),
+                "found": self._found,
+            }
+        )
 
-    def _summarize(self, state: str) -> int:
+    def _summarize(self, state: State) -> int:
         line, seconds = self._screen.line, time.monotonic() - self._started
         num_failed = sum(self._failed.values()) + self._plan.num_failed
         for name, error in [*self._errors.items(), *self._run_errors.items()]:

@@ -20,10 +20,11 @@ from rendermill.jobs.console.screen import Screen, show_progress
 from rendermill.jobs.planning.models import ResolvedModel, resolve_model
 from rendermill.jobs.planning.origins import differing
 from rendermill.jobs.running.dataset import rendered
-from rendermill.jobs.running.run_file import job_of_run, new_run_id, newest_run
+from rendermill.jobs.running.run_file import job_of_run, new_run_id
 from rendermill.jobs.running.services import Desk, open_profiles, start_desk
 from rendermill.manifests.errors import UserError, one_line
 from rendermill.manifests.identity import request_hash
+from rendermill.manifests.output.runs import newest_run
 from rendermill.manifests.output.shards import read_member
 from rendermill.manifests.schema import FRAMES, REQUEST_COLUMNS
 from rendermill.manifests.storage.folder import Folder

@@ -5,10 +5,10 @@ import os
 from dataclasses import replace
 
 from rendermill.jobs.commands.status import in_words, look
-from rendermill.jobs.running.run_file import newest_run
 from rendermill.manifests.output.holder import read_holder
 from rendermill.manifests.output.layout import run_file
 from rendermill.manifests.output.lease import Lease
+from rendermill.manifests.output.runs import newest_run
 from rendermill.manifests.storage.folder import Folder
 from tests.support.commands import Rendermill
 

@@ -1,0 +1,79 @@
+"""What the renderers of a run found out: a part of the run's file (`manifests.output.runs`)."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class ModelReport(BaseModel):
+    """What the renderers of one model found out.
+
+    Attributes:
+        batch_sizes: The batch size in use, by shape of item (`str(manifests.schema.Shape)`).
+        same_pixels: One sentence per stage and shape of its inputs: which batch sizes give the reference's bits.
+        num_actors: The number of actors that the model has had.
+        actors_at_work: The share (0 to 1) of the actors' time in which they worked; None before the first chunk.
+        padding: The share (0 to 1) of the denoiser's slots that held padding.
+        notes: How often each event worth telling happened, by its description.
+    """
+
+    batch_sizes: dict[str, int] = {}
+    same_pixels: list[str] = []
+    num_actors: int = 0
+    actors_at_work: float | None = None
+    padding: float = 0.0
+    notes: dict[str, int] = {}
+
+
+class AuditedRendering(BaseModel):
+    """One of the two renderings of an audited item.
+
+    Attributes:
+        renderer: The id of the actor.
+    """
+
+    renderer: str
+    pixel_sha256: str
+    batch_size: int
+
+
+class AuditDifference(BaseModel):
+    """An audited item whose two renderings differ.
+
+    Attributes:
+        request: The fields of a `manifests.schema.Request`, by name.
+    """
+
+    request: dict[str, Any]
+    first: AuditedRendering
+    second: AuditedRendering
+
+
+class AuditReport(BaseModel):
+    """The result of rendering some items twice.
+
+    Attributes:
+        num_equal: The number of items whose two renderings have the same pixels.
+        num_different: The number of items whose two renderings differ.
+        num_chosen: The number of finished items that the audit chose, rendered twice or not.
+    """
+
+    num_equal: int = 0
+    num_different: int = 0
+    different: list[AuditDifference] = []
+    num_chosen: int = 0
+
+
+class TuningReport(BaseModel):
+    """What the renderers of a run found out.
+
+    Attributes:
+        models: One report per model that has had a renderer.
+        profile_problems: Tuning profiles that cannot be read, each in a sentence.
+        deaths: The number of worker processes that died with items in hand, by cause.
+    """
+
+    models: dict[str, ModelReport] = {}
+    profile_problems: list[str] = []
+    audit: AuditReport = Field(default_factory=AuditReport)
+    deaths: dict[str, int] = {}
