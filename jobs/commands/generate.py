@@ -9,7 +9,8 @@ from rendermill.jobs.console.screen import Screen
 from rendermill.jobs.console.signals import interrupt_between_steps
 from rendermill.jobs.planning.models import ResolvedModel, make_validator, resolve_models
 from rendermill.jobs.planning.origins import current_origins, describe_change, made_elsewhere
-from rendermill.jobs.planning.plan import Plan, Standing, make_plan
+from rendermill.jobs.planning.plan import Plan, make_plan
+from rendermill.jobs.planning.sample_states import StoredHashes
 from rendermill.jobs.running.dataset import ModelPipeline
 from rendermill.jobs.running.run import Run
 from rendermill.jobs.running.run_file import RunFile, new_run_id
@@ -61,9 +62,9 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             desk = start_desk(profiles)  # its two processes start while the manifest is read
             outdated = _outdated(job, ledger, models, num_gpus)
             validator = make_validator(job, models)
-            standing = Standing(ledger.keys, ledger.finished(outdated), ledger.failed)
-            plan = make_plan(manifest, validator, standing, RejectedRows(fenced, run_id), job.limit, retry_failures)
-            check_resources(job, here, plan.models_to_draw)
+            stored = StoredHashes(ledger.keys, ledger.finished(outdated), ledger.failed)
+            plan = make_plan(manifest, validator, stored, RejectedRows(fenced, run_id), job.limit, retry_failures)
+            check_resources(job, here, plan.models_to_render)
             _announce(screen, plan)
             if fenced.is_s3 and not fenced.has_conditions:
                 screen.line(f"output {output.url}: this store has no conditional writes; see docs/reliability.md")

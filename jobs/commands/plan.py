@@ -18,7 +18,8 @@ from rendermill.jobs.config.job import Job
 from rendermill.jobs.console.screen import Screen, json_text
 from rendermill.jobs.planning.estimate import ModelWork, ShapeEstimate, estimate_shape, padding, seconds_of_job
 from rendermill.jobs.planning.models import ResolvedModel, make_validator, resolve_models
-from rendermill.jobs.planning.plan import Plan, ShapeCount, Standing, make_plan
+from rendermill.jobs.planning.plan import Plan, ShapeCount, make_plan
+from rendermill.jobs.planning.sample_states import StoredHashes
 from rendermill.jobs.running.services import open_profiles
 from rendermill.manifests.arrow.hash_set import HASH
 from rendermill.manifests.output.format import read_format
@@ -53,8 +54,8 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     with connected() as here:
         num_gpus, models = resolve_models(job, here)
         validator, rejections = make_validator(job, models), _Reasons()
-        planned = make_plan(manifest, validator, _standing(output), rejections, job.limit, retry_failures=False)
-        check_resources(job, here, planned.models_to_draw)
+        planned = make_plan(manifest, validator, _stored_hashes(output), rejections, job.limit, retry_failures=False)
+        check_resources(job, here, planned.models_to_render)
         if is_calibrated:
             calibrate(job, models, planned, validator, manifest.extra, profiles, num_gpus)
         store = ProfileStore(profiles)
@@ -82,11 +83,11 @@ class _Reasons:
         pass
 
 
-def _standing(output: Folder) -> Standing:
+def _stored_hashes(output: Folder) -> StoredHashes:
     """What an output holds already; nothing where there is none yet."""
     records, failures = list(read_records(output, columns=_KEYS)), list(read_failures(output, _KEYS))
     keys = pa.chunked_array([item_keys(table) for table in records], HASH)
-    return Standing(
+    return StoredHashes(
         keys=pa.chunked_array([keys.unique()], HASH),
         finished=pa.chunked_array([request_hashes(table) for table in records], HASH),
         failed=pa.chunked_array([request_hashes(table) for table in failures], HASH),

@@ -1,4 +1,4 @@
-"""What a run still has to draw: takes receipts off the list, each item's once, and knows what is left."""
+"""The samples that a run still has to render; receipts remove them, each once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,12 @@ from rendermill.manifests.reader.row_groups import RowGroup
 
 @dataclass(frozen=True)
 class Work:
-    """What one model is to draw of one row group: samples, by row number and sample index, in the manifest's order."""
+    """The samples of one row group that one model is to render, in the manifest's order.
+
+    Attributes:
+        row_numbers: shape (samples,); a row's number in its file.
+        sample_indices: shape (samples,); which sample of its row.
+    """
 
     row_group: RowGroup
     row_numbers: np.ndarray
@@ -22,12 +27,12 @@ class Work:
 
 
 class Outstanding:
-    """The samples that have no receipt yet; some 50 bytes for each that had none at first.
+    """The samples that have no receipt yet. Takes about 50 bytes for each sample that had none at the start.
 
     Args:
-        to_do: row_group, row_number, sample_index, model, shape and request_hash (16-byte binary) of every sample, in
-            the manifest's order.
-        row_groups: which `row_group` counts in.
+        to_do: the columns row_group, row_number, sample_index, model, shape and request_hash (16-byte binary), with a
+            row for every sample, in the manifest's order.
+        row_groups: the list of which `row_group` is an index.
     """
 
     def __init__(self, to_do: pa.Table, row_groups: list[RowGroup]) -> None:
@@ -42,7 +47,7 @@ class Outstanding:
         return int(self._is_outstanding.sum())
 
     def take(self, receipts: pa.Table) -> pa.Table:
-        """Take receipts off the list; returns those that were outstanding, each item's first."""
+        """Remove the samples of receipts; return the receipts of samples that were outstanding, the first of each."""
         keys = as_numpy(request_hashes(receipts))
         places = np.minimum(np.searchsorted(self._keys, keys), max(0, len(self._keys) - 1))
         positions = self._order[places]
@@ -53,11 +58,11 @@ class Outstanding:
         return receipts if is_new.all() else receipts.filter(pa.array(is_new))
 
     def work(self) -> Mapping[str, list[Work]]:
-        """What is left, by model."""
+        """Return what is left, by model."""
         return self._by_model(self._to_do.filter(pa.array(self._is_outstanding)))
 
     def first_of_each_shape(self, num_samples: int) -> Mapping[str, list[Work]]:
-        """The work of drawing so many samples of every shape, by model."""
+        """Return the work of rendering the first N samples of every model and shape, by model."""
         codes = np.stack([self._to_do[name].combine_chunks().indices.to_numpy() for name in ("model", "shape")])
         order = np.lexsort(codes)
         is_start = np.ones(len(order), bool)
@@ -74,7 +79,11 @@ class Outstanding:
 
 
 def by_row_group(samples: pa.Table, row_groups: list[RowGroup]) -> list[Work]:
-    """Samples that stand in the manifest's order, grouped for the tasks that read them."""
+    """Group samples for the tasks that read them.
+
+    Args:
+        samples: with the columns row_group, row_number and sample_index, in the manifest's order.
+    """
     row_numbers, sample_indices = samples["row_number"].to_numpy(), samples["sample_index"].to_numpy()
     numbers, starts = np.unique(samples["row_group"].to_numpy(), return_index=True)
     ends = [*starts, samples.num_rows][1:]
