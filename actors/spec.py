@@ -1,4 +1,4 @@
-"""What a renderer is started with. Apart from the renderer, so that the driver needs no torch."""
+"""What a renderer is started with. A module of its own, because the driver must not import torch."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,16 +12,17 @@ _SECONDS_TO_LOAD = 7200.0
 
 @dataclass(frozen=True)
 class RendererSpec:
-    """What an actor needs to know to draw for a model.
+    """What an actor needs to know to render with a model.
 
     Attributes:
         model_name: as in the job file.
-        checkpoint_name: as in the job file, but for secrets.
-        batch: items in a batch; None: found by measurement (in strict mode the reference batch).
-        deadline_seconds: an item may take so long; None: by what others took.
-        patience_seconds: how long to try again where the checkpoint's store fails.
-        audit: share of the items to draw twice, 0 … 1.
-        journal: handle of the run's `actors.services.crash_journal.Journal`.
+        checkpoint_name: as in the job file, without secrets.
+        batch: the number of items in a batch; None: found by measurement (in strict mode, from the reference batch).
+        deadline_seconds: the time an item may take; None: derived from the times of other items.
+        patience_seconds: how long to try again if the checkpoint's store fails.
+        audit: the share of the items to render twice, 0 … 1.
+        run_id: of the submission.
+        journal: handle of the run's `actors.services.crash_journal.CrashJournal`.
         findings: handle of the run's `actors.services.findings.Findings`.
     """
 
@@ -39,12 +40,12 @@ class RendererSpec:
 
     @property
     def profile_key(self) -> dict[str, Any]:
-        """What batch sizes depend on, beside the device and its versions; JSON values."""
+        """What batch sizes depend on, except the device and its library versions; JSON values."""
         return profile_key(self.checkpoint, self.settings)
 
     @property
     def loader(self) -> Guard:
-        """The guard of actors that load the model, which may take as long as a store's patience lasts, and longer."""
+        """The guard of actors that load the model. Loading may take longer than the patience with a store."""
         return Guard(self.journal, "loaded", _SECONDS_TO_LOAD, self.patience_seconds)
 
     @property
@@ -64,10 +65,10 @@ class RendererSpec:
 
     @property
     def shard_writer(self) -> Guard:
-        """The guard of tasks that store shards: of single items only where that helps."""
+        """The guard of tasks that store shards. It splits them into items only after a second death."""
         return Guard(self.journal, "stored", self.deadline_seconds, self.patience_seconds, num_deaths_together=1)
 
 
 def profile_key(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
-    """What batch sizes of a model depend on, beside the device and its versions; JSON values."""
+    """Return what batch sizes of a model depend on, except the device and its library versions; JSON values."""
     return {"checkpoint": checkpoint.identity, "pipeline": checkpoint.pipeline_class} | asdict(settings)

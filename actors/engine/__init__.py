@@ -1,1 +1,1 @@
-"""The engine that renders requests with a loaded model: batch sizes, memory, launching, isolation of failures."""
+"""Renders requests with a loaded model in this process: batching, memory, deadlines, isolation of failures. No Ray."""

@@ -1,102 +1,121 @@
-"""Draws requests of one shape batch by batch: at the size that pays, in the memory there is, whatever one item does."""
+"""The engine: renders requests with a loaded model, batch by batch, whatever one of the items does."""
 
-import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import numpy as np
 import torch
 
-from rendermill.actors.engine import memory
-from rendermill.actors.engine.batching import MEMORY_MARGIN, BatchSizer
-from rendermill.actors.engine.deadlines import Deadlines
-from rendermill.actors.engine.experience import Experience
-from rendermill.actors.engine.launching import Flight, Stopwatch, launch, pace_clock
-from rendermill.actors.engine.watchdog import Watch, Watched
-from rendermill.actors.services import metrics
-from rendermill.actors.services.tuning_profile import Profile
-from rendermill.actors.spec import RendererSpec
-from rendermill.manifests.errors import one_line
+from rendermill.actors.checkpoints.checkpoint import Checkpoint
+from rendermill.actors.engine.batch_queue import BatchQueue
+from rendermill.actors.engine.device_memory import DeviceMemory
+from rendermill.actors.engine.isolation import Isolation
+from rendermill.actors.engine.loading import load_model
+from rendermill.actors.engine.memory import DoesNotFit, MemoryGuard
+from rendermill.actors.engine.outcome import Encoded, Outcome, Outcomes, completed
+from rendermill.actors.engine.reporter import PlainReporter, Reporter
+from rendermill.actors.engine.stopwatch import Stopwatch, pace_clock
+from rendermill.actors.engine.tuning.batch_sizer import BatchSizer
+from rendermill.actors.engine.tuning.deadlines import Deadlines
+from rendermill.actors.engine.tuning.profile import Profile
+from rendermill.actors.engine.tuning.state import TuningState
+from rendermill.actors.engine.watchdog import Watchdog
+from rendermill.actors.environment import make_deterministic
 from rendermill.manifests.schema import Request, Shape
-from rendermill.models.interface import Model
+from rendermill.models.interface import Family, Model, Settings
 from rendermill.models.registry import FAMILIES
 
-_NUM_LAUNCHED = 2
-"""Batches on their way: the one that the device computes, and the next."""
 
-_logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """One request's result: frames or an error.
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine forms batches, and when it counts them as hung.
 
     Attributes:
-        batch_size: items that were drawn together.
-        num_tokens_cut: of its prompts; None: not known.
-        frames: uint8, (frames, height, width, 3), RGB; None for a failure.
+        family: of the model.
+        settings: with which the model was loaded.
+        batch: the number of items in a batch; None: found by measurement (in strict mode, from the reference batch).
+        deadline_seconds: the time an item may take before the process is ended; None: by what other items took.
     """
 
-    request: Request
-    batch_size: int
-    started_at: datetime
-    seconds: float | None
-    attempt: int
-    num_tokens_cut: int | None = None
-    frames: np.ndarray | None = None
-    error_type: str | None = None
-    error: str | None = None
+    family: Family
+    settings: Settings
+    batch: int | None = None
+    deadline_seconds: float | None = None
 
-
-Outcomes = Future[list[Outcome]]
-"""The outcomes of a batch, once it is drawn."""
-
-
-class Drawer:
-    """A loaded model and what was learned of it.
-
-    Whoever draws launches a batch while the device is still busy with the one before, whose frames a thread collects.
-
-    Args:
-        known: what earlier runs and other actors learned.
-        watch: of this process.
-    """
-
-    def __init__(self, spec: RendererSpec, model: Model, known: Profile, watch: Watch) -> None:
-        self._spec = spec
-        self._model = model
-        self._watch = watch
-        self._collecting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="collecting")
-        self._launched: deque[Outcomes] = deque()
-        self._num_tokens_cut: dict[str, int] = {}
-        self._reference_batch = spec.settings.reference_batch
-        family = FAMILIES[spec.checkpoint.pipeline_class]
+    def tuning(self, known: Profile) -> TuningState:
+        """Return the state in which tuning starts, from what is known already."""
+        smallest = self.settings.reference_batch or 1
         sizer = BatchSizer(
-            spec.batch,
-            smallest=self._reference_batch or 1,
-            first=family.reference_batch[spec.settings.compile],
-            largest=max(family.num_items_per_chunk, self._reference_batch or 1),
+            self.batch,
+            smallest=smallest,
+            first=self.family.reference_batch[self.settings.compile],
+            largest=max(self.family.num_items_per_chunk, smallest),
         )
         for shape, learned in known.shapes.items():
             sizer.start_from(shape, learned)
-        self._experience = Experience(sizer, Deadlines(spec.deadline_seconds, spec.settings.compile), pace_clock)
+        return TuningState(sizer, Deadlines(self.deadline_seconds, self.settings.compile, smallest), pace_clock)
+
+
+class Engine:
+    """A loaded model, and what was learned of it.
+
+    Batches are started while the device is still busy with the one before, and a thread collects the frames, so that
+    the device never waits. An engine may be used by one thread at a time.
+
+    Args:
+        reporter: is told what happens.
+        watchdog: of this process, which has one only.
+        known: what earlier runs and other processes learned.
+        memory: of the device; tests give another one.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: EngineOptions,
+        reporter: Reporter,
+        watchdog: Watchdog,
+        known: Profile | None = None,
+        memory: DeviceMemory | None = None,
+    ) -> None:
+        known, settings = known or Profile(), options.settings
+        self._model, self._watchdog = model, watchdog
+        self._tuning = options.tuning(known)
+        self._memory = MemoryGuard(memory or DeviceMemory(), model, self._tuning, settings.reference_batch, reporter)
+        self._isolation = Isolation(reporter, settings.dtype)
+        self._queue = BatchQueue(model, self._tuning, self._memory, self._isolation, watchdog, reporter)
         for name, batches in model.stages.items():
             batches.sizes |= known.proven.get(name, {})
             batches.refuted |= known.refuted.get(name, {})
 
+    @classmethod
+    def load(
+        cls, checkpoint: Checkpoint, settings: Settings | None = None, reporter: Reporter | None = None
+    ) -> "Engine":
+        """Load a model in this process, on its GPU if it has one, and return an engine that renders with it.
+
+        A batch that takes far too long ends the process: see `Watchdog`.
+
+        Args:
+            checkpoint: from `actors.checkpoints.checkpoint.describe`.
+            settings: None: bfloat16, not compiled, and pixels that do not depend on the batch.
+            reporter: is told what happens; None: nobody is.
+
+        Raises:
+            DoesNotFit: the weights need more memory than the device has.
+        """
+        settings = settings or Settings(dtype={"default": "bfloat16"}, compile=False, reference_batch=1)
+        reporter = reporter or PlainReporter()
+        model = load_model(checkpoint, settings, make_deterministic(settings.compile))
+        return cls(model, EngineOptions(FAMILIES[checkpoint.pipeline_class], settings), reporter, Watchdog(reporter))
+
     @property
-    def seconds_at_work(self) -> float:
-        """The time that encoding prompts and drawing took, so far."""
-        return self._watch.seconds_at_work
+    def busy_seconds(self) -> float:
+        """The time for which this process has had items in hand so far."""
+        return self._watchdog.busy_seconds
 
     def learned(self) -> Profile:
-        """What is known by now, of the batches that were collected."""
-        profile = self._experience.profile()
+        """Return what was learned of the batches that were collected so far, and what was known before."""
+        profile = self._tuning.profile()
         for name, batches in self._model.stages.items():
             if batches.sizes:
                 profile.proven[name] = batches.sizes
@@ -106,251 +125,78 @@ class Drawer:
                 profile.reasons[name] = batches.reasons
         return profile
 
-    def draw(self, requests: Sequence[Request], attempt: int = 1) -> Iterator[Outcomes]:
-        """Draw requests of one shape; every one has one outcome in the end.
+    def render(self, requests: Sequence[Request]) -> Iterator[Outcomes]:
+        """Render requests of any shapes, one shape after another.
 
         Yields:
-            The outcomes of a batch, as soon as it is launched.
+            The outcomes of each batch, as soon as the batch is in the device's queue. Each request has one outcome.
         """
+        by_shape: dict[Shape, list[Request]] = {}
+        for request in requests:
+            by_shape.setdefault(request.shape, []).append(request)
+        for shape in sorted(by_shape):
+            yield from self._render_shape(by_shape[shape], attempt=1)
+
+    def render_one(self, request: Request, attempt: int = 1) -> Outcome:
+        """Render an item alone, while the device does nothing else, and wait for it.
+
+        Args:
+            attempt: the number of the attempt, from 1.
+        """
+        self._queue.wait()
+        (outcome,) = [outcome for outcomes in self._render_shape([request], attempt) for outcome in outcomes.result()]
+        return outcome
+
+    def _render_shape(self, requests: Sequence[Request], attempt: int) -> Iterator[Outcomes]:
         began = pace_clock()
         try:
-            with self._watched(requests):
-                embeddings = self._encode(requests)
-                self._check_memory(requests[0], embeddings[0])
-        except BaseException as error:  # a model may raise whatever it likes; signals come to another thread
-            if len(requests) == 1 or isinstance(error, memory.DoesNotFit):
-                yield known([self._failure(request, error, attempt) for request in requests])
+            items = self._encode(requests)
+        except BaseException as error:  # a model may raise anything; signals arrive in another thread
+            if len(requests) == 1 or isinstance(error, DoesNotFit):
+                yield self._isolation.failures(requests, error, attempt)
             else:
                 for request in requests:
-                    yield from self.draw([request], attempt + 1)
+                    yield from self._render_shape([request], attempt + 1)
             return
-        yield from self._draw_encoded(list(zip(requests, embeddings, strict=True)), began, attempt)
+        yield from self._render_encoded(items, began, attempt)
 
-    def draw_alone(self, request: Request, attempt: int = 1) -> list[Outcome]:
-        """Draw an item while the device does nothing else."""
-        wait(self._launched)
-        return [outcome for outcomes in self.draw([request], attempt) for outcome in outcomes.result()]
+    def _encode(self, requests: Sequence[Request]) -> list[Encoded]:
+        """Encode the prompts of a shape's requests, and check that memory suffices to render them."""
+        names, shape = [request.request_hash for request in requests], requests[0].shape
+        with self._watchdog.watching(names, self._tuning.deadline_seconds(shape, len(requests))):
+            stopwatch = Stopwatch()
+            embeddings = self._model.encode(requests)
+            stopwatch.stop()
+            num_tokens_cut = self._model.count_cut_tokens(requests)
+            self._queue.report_stage("encode", stopwatch)
+            items = list(map(Encoded, requests, embeddings, num_tokens_cut))
+            self._memory.check(*items[0][:2])
+        return items
 
-    def _draw_encoded(self, waiting: list[tuple[Request, Any]], began: float, attempt: int) -> Iterator[Outcomes]:
-        shape = waiting[0][0].shape
+    def _render_encoded(self, waiting: list[Encoded], began: float, attempt: int) -> Iterator[Outcomes]:
+        shape = waiting[0].request.shape
         while waiting:
-            size = self._experience.size(shape, memory.available_bytes())
+            size = self._memory.batch_size(shape)
             batch, waiting = waiting[:size], waiting[size:]
             try:
-                outcomes = self._launch(batch, began, attempt)
+                outcomes = self._queue.start(batch, began, attempt)
             except torch.OutOfMemoryError as error:
-                failures = [self._failure(request, error, attempt) for request, _ in batch]
+                failures = [self._isolation.failure(item.request, error, attempt) for item in batch]
                 for failure in failures:
-                    failure.error = f"{failure.error} ({memory.figures()})"
+                    failure.error = f"{failure.error} ({self._memory.describe()})"
             except BaseException as error:
                 if len(batch) > 1:
-                    yield from self._draw_one_by_one(batch, began, attempt + 1)
+                    yield from self._isolation.one_by_one(
+                        batch, lambda items, number: self._queue.start(items, began, number), attempt
+                    )
                 else:
-                    yield known([self._failure(batch[0][0], error, attempt)])
+                    yield self._isolation.failures([batch[0].request], error, attempt)
                 continue
             else:
                 yield outcomes
                 continue
-            # here the error is gone, and with it the tensors that its traceback held
-            torch.cuda.empty_cache()
-            if self._make_room(shape, len(batch)):
+            # only here is the error gone, and with it the tensors that its traceback held
+            if self._memory.make_room(shape, len(batch)):
                 waiting = batch + waiting
             else:
-                yield known(failures)
-
-    def _make_room(self, shape: Shape, num_items: int) -> bool:
-        """Make room after memory ran out with so many items; returns whether another try can go better."""
-        if self._experience.ran_out_of_memory(shape, num_items):
-            self._note(f"memory ran out with {num_items} items of {shape}; they were drawn again in smaller batches")
-            return True
-        if self._reference_batch:  # what saves memory changes bits
-            self._experience.took_memory(shape, self._reference_batch, (memory.available_bytes() or 0) + 1)
-            return False
-        rescue = self._model.save_memory()
-        if rescue is not None:
-            self._note(f"memory ran out with {num_items} items of {shape}; since then {rescue}")
-        return rescue is not None
-
-    def _draw_one_by_one(self, batch: list[tuple[Request, Any]], began: float, attempt: int) -> Iterator[Outcomes]:
-        """Find out which item of a failed batch is at fault; the others are drawn all the same."""
-        for pair in batch:
-            try:
-                outcomes = self._launch([pair], began, attempt)
-            except BaseException as error:
-                outcomes = known([self._failure(pair[0], error, attempt)])
-            yield outcomes
-
-    def _launch(self, batch: list[tuple[Request, Any]], began: float, attempt: int) -> Outcomes:
-        """Start drawing a batch, while at most one other is on its way.
-
-        Args:
-            began: when its chunk began, by `pace_clock`.
-        """
-        while len(self._launched) >= _NUM_LAUNCHED:
-            wait([self._launched.popleft()])
-        requests = [request for request, _ in batch]
-        shape = requests[0].shape
-        weights_bytes = memory.allocated_bytes()
-        memory.begin_peak()
-        watched = self._begin(requests)
-        try:
-            flight = launch(lambda: self._model.render(requests, [embeddings for _, embeddings in batch]))
-        except BaseException as error:
-            self._watch.end(watched, error)
-            raise
-        self._learn_memory(shape, len(batch), weights_bytes)
-        rendered = flight.rendered
-        if rendered.refuted_size is not None:
-            self._experience.forbid(shape, rendered.refuted_size)
-        self._spec.findings.worked.remote(self._spec.model_name, rendered.num_slots, rendered.num_padding)
-        is_trial = rendered.num_trials > 0
-        outcomes = self._collecting.submit(self._collect, flight, watched, requests, began, attempt, is_trial)
-        self._launched.append(outcomes)
-        return outcomes
-
-    def _collect(
-        self, flight: Flight, watched: Watched, requests: Sequence[Request], began: float, attempt: int, is_trial: bool
-    ) -> list[Outcome]:
-        """Wait for a batch, learn from it, and take its frames."""
-        try:
-            seconds = flight.stopwatch.seconds()
-        except BaseException as error:
-            self._watch.end(watched, error)
-            return [self._failure(request, error, attempt) for request in requests]
-        self._watch.end(watched)
-        started_at = datetime.now(UTC) - timedelta(seconds=seconds)
-        self._experience.drew(requests[0].shape, len(requests), seconds, began, is_trial)
-        self._worked("draw", seconds)
-        metrics.BATCH_SIZE.set(len(requests), {"model": self._spec.model_name})
-        outcomes = []
-        rendered = flight.rendered
-        for request, frames, is_finite in zip(
-            requests, rendered.frames.numpy(), rendered.is_finite.tolist(), strict=True
-        ):
-            outcome = Outcome(
-                request=request,
-                batch_size=len(requests),
-                started_at=started_at,
-                seconds=seconds / len(requests),
-                attempt=attempt,
-                num_tokens_cut=self._num_tokens_cut.pop(request.request_hash, None),
-            )
-            if is_finite:
-                outcome.frames = frames
-            else:
-                outcome.error_type = "NonFinite"
-                outcome.error = f"the render came out as NaN or infinity in {self._spec.settings.dtype}; try float32"
-                self._log_failure(request, attempt)
-            outcomes.append(outcome)
-        return outcomes
-
-    def _learn_memory(self, shape: Shape, num_items: int, weights_bytes: int) -> None:
-        peak = memory.peak_bytes()
-        if peak is not None:
-            self._experience.took_memory(shape, 0, weights_bytes)
-            self._experience.took_memory(shape, num_items, peak)
-
-    def _encode(self, requests: Sequence[Request]) -> list[Any]:
-        stopwatch = Stopwatch()
-        embeddings = self._model.encode(requests)
-        stopwatch.stop()
-        for request, num_cut in zip(requests, self._model.count_cut_tokens(requests), strict=True):
-            self._num_tokens_cut[request.request_hash] = num_cut
-        self._collecting.submit(lambda: self._worked("encode", stopwatch.seconds()))
-        return embeddings
-
-    def _worked(self, stage: str, seconds: float) -> None:
-        metrics.STAGE_SECONDS.inc(seconds, {"model": self._spec.model_name, "stage": stage})
-
-    def _check_memory(self, request: Request, embeddings: Any) -> None:
-        """See to it that memory is known to suffice before a batch is drawn.
-
-        Raises:
-            DoesNotFit: strict mode's reference batch; the message says what would.
-        """
-        shape, available, reference_batch = request.shape, memory.available_bytes(), self._reference_batch
-        if available is None:
-            return
-        if not self._experience.of(shape).peak_bytes:
-            self._rehearse(request, embeddings, available)
-        if reference_batch:
-            peaks = self._experience.of(shape)
-            needed, weights = peaks.predicted_peak(reference_batch), peaks.peak_bytes[0]
-            if needed is not None and needed > available:
-                fitting = int((available * (1 - MEMORY_MARGIN) - weights) / max(1, peaks.peak_bytes[1] - weights))
-                raise memory.DoesNotFit(memory.explain_reference(reference_batch, needed, available, weights, fitting))
-
-    def _rehearse(self, request: Request, embeddings: Any, available: int) -> None:
-        """Draw a shape's first item and drop it, alone and then in strict mode's reference batch: memory is known then.
-
-        Args:
-            available: in bytes.
-        """
-        shape, reference_batch = request.shape, self._reference_batch
-        request = request._replace(num_inference_steps=1)  # every step needs the same
-        self._experience.took_memory(shape, 0, memory.allocated_bytes())
-        peak = _peak_of(lambda: self._model.rehearse(request, embeddings))
-        self._experience.took_memory(shape, 1, peak or available + 1)
-        if reference_batch and (self._experience.of(shape).predicted_peak(reference_batch) or 0) <= available:
-            peak = _peak_of(lambda: self._model.render([request], [embeddings]))
-            self._experience.took_memory(shape, reference_batch, peak or available + 1)
-
-    def _failure(self, request: Request, error: BaseException, attempt: int) -> Outcome:
-        self._log_failure(request, attempt, error)
-        return failed(request, type(error).__name__, one_line(error, max_length=2000), attempt)
-
-    def _log_failure(self, request: Request, attempt: int, error: BaseException | None = None) -> None:
-        """Ray keeps an actor's log."""
-        run_id, model = self._spec.run_id, self._spec.model_name
-        fields = {"run": run_id, "model": model, "item": request.id, "attempt": attempt}
-        _logger.warning("item %r failed; why is in failures/", request.id, exc_info=error, extra=fields)
-
-    def _note(self, words: str) -> None:
-        self._spec.findings.note.remote(self._spec.model_name, words)
-
-    def _begin(self, requests: Sequence[Request]) -> Watched:
-        num_items = max(len(requests), self._reference_batch or 1)
-        deadline_seconds = self._experience.deadline_seconds(requests[0].shape, num_items)
-        return self._watch.begin([request.request_hash for request in requests], deadline_seconds)
-
-    @contextmanager
-    def _watched(self, requests: Sequence[Request]) -> Iterator[None]:
-        watched = self._begin(requests)
-        try:
-            yield
-        except BaseException as error:
-            self._watch.end(watched, error)
-            raise
-        self._watch.end(watched)
-
-
-def _peak_of(draw: Callable[[], object]) -> int | None:
-    """The most memory in bytes that was allocated meanwhile; None if there was not enough."""
-    memory.begin_peak()
-    try:
-        draw()
-    except torch.OutOfMemoryError:
-        return None
-    finally:
-        torch.cuda.empty_cache()
-    return memory.peak_bytes()
-
-
-def known(outcomes: list[Outcome]) -> Outcomes:
-    """Outcomes that nobody has to wait for."""
-    future = Outcomes()
-    future.set_result(outcomes)
-    return future
-
-
-def failed(request: Request, error_type: str, error: str, attempt: int) -> Outcome:
-    """The outcome of an item that could not be drawn."""
-    return Outcome(
-        request=request,
-        batch_size=1,
-        started_at=datetime.now(UTC),
-        seconds=None,
-        attempt=attempt,
-        error_type=error_type,
-        error=error,
-    )
+                yield completed(failures)

@@ -1,4 +1,4 @@
-"""Watches over what a process has in hand: notes it in the journal, and ends the process past a deadline."""
+"""Watches over the items that a process has in hand: reports them, and ends the process if a deadline passes."""
 
 import faulthandler
 import os
@@ -8,142 +8,133 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from threading import RLock, Thread, Timer
-from typing import Any
 
-import ray
-
-from rendermill.actors.services.deaths import WorkerProcess
+from rendermill.actors.engine.reporter import CrashReporter
 from rendermill.manifests.errors import one_line
 
-_SECONDS_FOR_LAST_WORDS = 2.0
+_SECONDS_TO_REPORT = 2.0
+"""The time between the report that a deadline passed and the end of the process."""
 _SECONDS_BETWEEN_SIGNS_OF_LIFE = 2.0
 _SECONDS_OF_SILENCE = 300.0
-"""Allowed where the job file sets no deadline: no call into a library keeps all threads from running for so long."""
+"""Allowed if the job file sets no deadline: no call into a library blocks all threads for that long."""
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class Attempt:
     """Items that a process has in hand together.
 
     Attributes:
-        attempt: a name that no other has.
-        deadline_seconds: for all of them, from when the device is theirs.
+        name: a unique name.
+        deadline_seconds: the time for all of them, from when the device is theirs.
     """
 
-    attempt: str
+    name: str
     deadline_seconds: float
 
 
-class Watch:
-    """The work on its way through a process, in order: while one batch is computed, the next may be launched.
+class Watchdog:
+    """Keeps the deadlines of a process's attempts, which follow one another: one is computed while the next one waits.
 
-    A deadline counts from the end of whatever came before. It is kept even where Python does not get a turn; and while
-    the process shows no sign of life, as where it is stopped, the journal ends it from outside. There is one for each
-    process, see `watch_of_this_process`.
+    A deadline counts from the end of the attempt before. It is kept even if the interpreter is blocked
+    (`faulthandler` needs none), and if the whole process is stopped, the reporter's other side ends it after it has
+    seen no sign of life. A process has one watchdog, because `faulthandler` has one timer.
 
     Args:
-        journal: the actor `actors.services.crash_journal.Journal`.
-        process: this one.
+        reporter: is told of attempts and signs of life.
     """
 
-    def __init__(self, journal: Any, process: WorkerProcess) -> None:
-        self._journal, self._process = journal, process
+    def __init__(self, reporter: CrashReporter) -> None:
+        self._reporter = reporter
         self._lock = RLock()
-        self._on_their_way: list[Watched] = []
-        self._last_words: Timer | None = None
-        self._seconds_at_work = 0.0
-        self._at_work_since = 0.0
+        self._attempts: list[Attempt] = []
+        self._alarm: Timer | None = None
+        self._busy_seconds = 0.0
+        self._busy_since = 0.0
         self._max_seconds_of_silence = _SECONDS_OF_SILENCE
-        Thread(target=self._show_life, name="signs of life", daemon=True).start()
+        self._signs_of_life: Thread | None = None
 
-    def allow_silence(self, seconds: float | None) -> None:
-        """Set for how long the process may show no sign of life; None: five minutes."""
-        self._max_seconds_of_silence = seconds or _SECONDS_OF_SILENCE
-        self._show_sign()  # at once, as what follows may stop the process
+    def show_life(self, max_seconds_of_silence: float | None) -> None:
+        """Report signs of life from now on.
 
-    def begin(self, items: Sequence[str], deadline_seconds: float) -> Watched:
-        """Take these items in hand."""
-        watched = Watched(uuid.uuid4().hex, deadline_seconds)
-        ray.get(self._journal.began.remote(self._process, watched.attempt, items))
+        Args:
+            max_seconds_of_silence: the time without a sign after which the process counts as hung; None: five minutes.
+        """
+        self._max_seconds_of_silence = max_seconds_of_silence or _SECONDS_OF_SILENCE
+        self._show_sign()  # at once, because the next step may stop the process
+        if self._signs_of_life is None:
+            self._signs_of_life = Thread(target=self._keep_showing_life, name="signs of life", daemon=True)
+            self._signs_of_life.start()
+
+    def begin(self, items: Sequence[str], deadline_seconds: float) -> Attempt:
+        """Take items in hand; returns after this was reported."""
+        attempt = Attempt(uuid.uuid4().hex, deadline_seconds)
+        self._reporter.items_begun(attempt.name, items)
         with self._lock:
-            self._on_their_way.append(watched)
-            if len(self._on_their_way) == 1:
-                self._at_work_since = time.perf_counter()
-                self._set_alarm(watched)
-        return watched
+            self._attempts.append(attempt)
+            if len(self._attempts) == 1:
+                self._busy_since = time.perf_counter()
+                self._set_alarm(attempt)
+        return attempt
 
-    def end(self, watched: Watched, error: BaseException | None = None) -> None:
-        """The items are done, or failed; does not return if the device answers nothing but errors since then."""
+    def end(self, attempt: Attempt, error: BaseException | None = None) -> None:
+        """Let go of items that are done or failed. Ends the process if the device answers only with errors by now."""
         if error is not None and _is_device_lost():
-            self._dying(watched, type(error).__name__, one_line(error, max_length=1000))
+            self._reporter.process_dying(attempt.name, type(error).__name__, one_line(error, max_length=1000))
             os._exit(1)
         with self._lock:
-            was_first = self._on_their_way[0] is watched
-            self._on_their_way.remove(watched)
+            was_first = self._attempts[0] is attempt
+            self._attempts.remove(attempt)
             if was_first:
                 self._cancel_alarm()
-                if self._on_their_way:
-                    self._set_alarm(self._on_their_way[0])
-            if not self._on_their_way:
-                self._seconds_at_work += time.perf_counter() - self._at_work_since
-        self._journal.ended.remote(watched.attempt)
+                if self._attempts:
+                    self._set_alarm(self._attempts[0])
+            if not self._attempts:
+                self._busy_seconds += time.perf_counter() - self._busy_since
+        self._reporter.items_ended(attempt.name)
 
     @contextmanager
-    def watched(self, items: Sequence[str], deadline_seconds: float) -> Iterator[None]:
-        """Within, these items are in hand."""
-        watched = self.begin(items, deadline_seconds)
+    def watching(self, items: Sequence[str], deadline_seconds: float) -> Iterator[None]:
+        """Have items in hand within this context."""
+        attempt = self.begin(items, deadline_seconds)
         try:
             yield
         except BaseException as error:
-            self.end(watched, error)
+            self.end(attempt, error)
             raise
-        self.end(watched)
+        self.end(attempt)
 
     @property
-    def seconds_at_work(self) -> float:
-        """The time that something was on its way, so far."""
+    def busy_seconds(self) -> float:
+        """The time for which the process has had items in hand so far."""
         with self._lock:
-            ongoing = time.perf_counter() - self._at_work_since if self._on_their_way else 0.0
-            return self._seconds_at_work + ongoing
+            ongoing = time.perf_counter() - self._busy_since if self._attempts else 0.0
+            return self._busy_seconds + ongoing
 
-    def _set_alarm(self, watched: Watched) -> None:
-        overdue = f"not done after {watched.deadline_seconds:.0f} s, its deadline"
-        self._last_words = Timer(watched.deadline_seconds, self._dying, args=(watched, "DeadlinePassed", overdue))
-        self._last_words.start()
-        faulthandler.dump_traceback_later(watched.deadline_seconds + _SECONDS_FOR_LAST_WORDS, exit=True)
+    def _set_alarm(self, attempt: Attempt) -> None:
+        overdue = f"not done after {attempt.deadline_seconds:.0f} s, its deadline"
+        arguments = (attempt.name, "DeadlinePassed", overdue)
+        self._alarm = Timer(attempt.deadline_seconds, self._reporter.process_dying, args=arguments)
+        self._alarm.start()
+        faulthandler.dump_traceback_later(attempt.deadline_seconds + _SECONDS_TO_REPORT, exit=True)
 
     def _cancel_alarm(self) -> None:
         faulthandler.cancel_dump_traceback_later()
-        if self._last_words is not None:
-            self._last_words.cancel()
-
-    def _dying(self, watched: Watched, error_type: str, error: str) -> None:
-        ray.get(self._journal.dying.remote(watched.attempt, error_type, error))
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def _show_sign(self) -> None:
-        self._journal.alive.remote(self._process, self._max_seconds_of_silence)
+        self._reporter.process_alive(self._max_seconds_of_silence)
 
-    def _show_life(self) -> None:
+    def _keep_showing_life(self) -> None:
         while True:
-            self._show_sign()
             time.sleep(_SECONDS_BETWEEN_SIGNS_OF_LIFE)
-
-
-@lru_cache(maxsize=1)
-def watch_of_this_process(journal: Any) -> Watch:
-    """The watch of this process, which Ray may use for task after task.
-
-    Args:
-        journal: the actor `actors.services.crash_journal.Journal`.
-    """
-    return Watch(journal, WorkerProcess.this())
+            self._show_sign()
 
 
 def _is_device_lost() -> bool:
-    """Whether the GPU answers nothing but errors, as after an illegal access: only a new process gets it back."""
-    torch = sys.modules.get("torch")  # tasks that encode have none, and no device
+    """Return whether the GPU answers only with errors, as after an illegal access: only a new process can use it."""
+    torch = sys.modules.get("torch")  # a task that encodes has not imported it, and has no device
     if torch is None or not torch.cuda.is_available():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Items that are drawn twice, by two actors, to see that they come out the same. Pure decisions, no torch."""
+"""Items that are rendered twice, by two actors, to check that the pixels are equal. No Ray and no torch here."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from rendermill.manifests.schema import Request
 
 _NUM_HASH_DIGITS = 13
-"""The digits of the request hash by which items are chosen: 52 bits, as many as a float holds exactly."""
+"""The number of digits of the request hash that decide: 52 bits, which a float holds exactly."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One drawing of an item; `renderer` is the id of the actor."""
+class Rendering:
+    """One rendering of an item.
+
+    Attributes:
+        renderer: the id of the actor.
+        pixel_sha256: the hash of the frames; empty if it failed.
+        batch_size: the number of items that were rendered together.
+    """
 
     renderer: str
     pixel_sha256: str
@@ -20,37 +26,37 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two drawings of an item that should be equal and are not."""
+    """Two renderings of an item whose pixels should be equal and are not."""
 
     request: Request
-    first: Drawn
-    second: Drawn
+    first: Rendering
+    second: Rendering
 
 
 class Audits:
-    """Who drew which of the chosen items, and what came of the second drawing."""
+    """Keeps which actor rendered which of the chosen items, and the results of the second renderings."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, tuple[Request, Drawn]] = {}
-        self._taken: dict[Hashable, tuple[Request, Drawn]] = {}
+        self._waiting: dict[Hashable, tuple[Request, Rendering]] = {}
+        self._taken: dict[Hashable, tuple[Request, Rendering]] = {}
         self._renderers: dict[str, set[str]] = {}
         self.num_equal = 0
         self.differences: list[Difference] = []
 
     def join(self, model: str, renderer: str) -> None:
-        """A model has one more actor."""
+        """Record that an actor renders for a model."""
         self._renderers.setdefault(model, set()).add(renderer)
 
     def num_renderers(self, model: str) -> int:
-        """How many actors a model has had."""
+        """Return the number of actors that have rendered for a model."""
         return len(self._renderers.get(model, ()))
 
-    def add(self, request: Request, drawn: Drawn) -> None:
-        """An item was drawn for the first time."""
-        self._waiting[request.request_hash] = request, drawn
+    def add_first(self, request: Request, rendering: Rendering) -> None:
+        """Record the first rendering of an item."""
+        self._waiting[request.request_hash] = request, rendering
 
     def take(self, model: str, renderer: str) -> list[Request]:
-        """What an actor should draw again: what others drew, or its own where it is the model's only one."""
+        """Return what an actor should render again: items of other actors, or its own if it is the only actor."""
         is_alone = self._renderers.get(model, set()) <= {renderer}
         taken = {
             key: pair
@@ -62,17 +68,17 @@ class Audits:
             del self._waiting[key]
         return [request for request, _ in taken.values()]
 
-    def second(self, request_hash: str, drawn: Drawn) -> None:
-        """An item was drawn again."""
-        if request_hash not in self._taken:  # of before the death of who keeps this: counts as not drawn twice
+    def add_second(self, request_hash: str, rendering: Rendering) -> None:
+        """Record the second rendering of an item, and compare it with the first one."""
+        if request_hash not in self._taken:  # taken before this actor died: counts as not rendered twice
             return
         request, first = self._taken.pop(request_hash)
-        if first.pixel_sha256 == drawn.pixel_sha256:
+        if first.pixel_sha256 == rendering.pixel_sha256:
             self.num_equal += 1
         else:
-            self.differences.append(Difference(request, first, drawn))
+            self.differences.append(Difference(request, first, rendering))
 
 
 def is_chosen(request_hash: str, share: float) -> bool:
-    """Whether an item belongs to the share (0 … 1) that is audited: the same items in every run."""
+    """Return whether an item belongs to the share (0 … 1) that is audited: the same items in every run."""
     return int(request_hash[:_NUM_HASH_DIGITS], 16) < share * 16**_NUM_HASH_DIGITS

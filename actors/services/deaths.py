@@ -1,4 +1,4 @@
-"""Why a worker process died, as far as Ray and its node know; and how one that hangs is ended from outside."""
+"""Finds out why a worker process died, from Ray and from its node, and ends a process that hangs from outside."""
 
 import contextlib
 import os
@@ -14,9 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import get_worker
 
 _SECONDS_FOR_A_NODE = 30.0
-"""The time for a task on the process's node, which may have to start a process first."""
-_SECONDS_FOR_RAYS_ANSWER = 5
-_WITHOUT_A_WORD = "it ended without a message, as by SIGKILL (which the kernel sends if memory runs out) or an exit"
+"""The timeout of a task on the process's node, where Ray may have to start a process first."""
+_SECONDS_FOR_RAY = 5
+_UNKNOWN_CAUSE = "it ended without a message, as by SIGKILL (which the kernel sends if memory runs out) or an exit"
 _Cause = tuple[str, str]
 
 
@@ -25,8 +25,8 @@ class WorkerProcess:
     """A process of a Ray worker.
 
     Attributes:
-        log: path, on its node, of the file that its standard error goes to.
-        started_at: seconds since 1970, as ids are used again.
+        log: the path, on its node, of the file that its standard error goes to.
+        started_at: seconds since 1970, because the system reuses process ids.
     """
 
     node_id: str
@@ -37,7 +37,7 @@ class WorkerProcess:
 
     @classmethod
     def this(cls) -> "WorkerProcess":
-        """The process that asks."""
+        """Return the calling process."""
         context, log = ray.get_runtime_context(), ""
         with contextlib.suppress(OSError):
             log = os.readlink("/proc/self/fd/2")
@@ -46,16 +46,16 @@ class WorkerProcess:
 
 
 def cause_of_death(process: WorkerProcess) -> _Cause:
-    """The type of error that a death counts as, and its cause in words."""
+    """Return the type of the error that a death is recorded as, and its message."""
     for known in (_known_to_ray, _logged_on_its_node):
         with contextlib.suppress(Exception):  # Ray's dashboard may be off, and the node may be gone by now
             if (cause := known(process)) is not None:
                 return cause
-    return "WorkerDied", _WITHOUT_A_WORD
+    return "WorkerDied", _UNKNOWN_CAUSE
 
 
 def end_process(process: WorkerProcess) -> bool:
-    """Kill a process on its node, also one that is stopped; returns whether it was still there.
+    """Kill a process on its node, even if it is stopped; return whether it existed.
 
     Raises:
         RayError: the node does not answer.
@@ -66,7 +66,7 @@ def end_process(process: WorkerProcess) -> bool:
 def _known_to_ray(process: WorkerProcess) -> _Cause | None:
     if not any(node["NodeID"] == process.node_id and node["Alive"] for node in ray.nodes()):
         return "WorkerDied", "its node died"
-    worker = get_worker(process.worker_id, ray.get_runtime_context().gcs_address, timeout=_SECONDS_FOR_RAYS_ANSWER)
+    worker = get_worker(process.worker_id, ray.get_runtime_context().gcs_address, timeout=_SECONDS_FOR_RAY)
     if worker is not None and worker.exit_type == "NODE_OUT_OF_MEMORY":
         return "OutOfMemoryError", "Ray's memory monitor ended it, as the memory of its node ran out"
     return None
@@ -85,7 +85,7 @@ def _on_its_node(function: Callable[..., Any], process: WorkerProcess, *argument
 
 
 def _signal_in_log(log: str) -> str | None:
-    """The last signal that Ray's handler wrote down, such as SIGSEGV."""
+    """Return the last signal that Ray's handler logged, such as SIGSEGV; None if it logged none."""
     found = (
         re.findall(r"\*\*\* (SIG\w+) received", Path(log).read_text(errors="replace")) if os.path.isfile(log) else []
     )

@@ -1,4 +1,4 @@
-"""Does a step of a task for items of which any may end the process, so that it costs that item alone."""
+"""Runs a step of a task so that an item that ends the process costs only itself."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import ray
 
-from rendermill.actors.engine.watchdog import watch_of_this_process
 from rendermill.actors.services.crash_journal import Suspicion
+from rendermill.actors.services.reporter import watchdog_of_this_process
 
 _Result = TypeVar("_Result")
 _SECONDS_OF_UNKNOWN = 3600.0
@@ -17,22 +17,23 @@ _END = object()
 
 
 class ProcessDied(Exception):
-    """A step of a task ended its process again and again; the message says how often, and the cause."""
+    """A step of a task ended its process repeatedly. The message says how often, and the cause."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Does a step with all of its items at once; if the process died over some of them, those one by one.
+    """Runs a step with all of its items at once, and after the process died with some of them, with those one by one.
 
-    Ray starts a task again whose process died. The journal then knows which items were in hand, and counts the deaths
-    of an item that was alone. One that is at fault is not tried again.
+    Ray starts a task again if its process dies. The journal then knows which items were in hand, and counts the deaths
+    of items that were alone. An item that is at fault is not tried again.
 
     Attributes:
-        journal: handle of the run's `actors.services.crash_journal.Journal`; None: nothing is guarded, as without Ray.
-        stage: what the step does with an item, in words that follow "while it", such as "encoded".
-        deadline_seconds: for an item; None: an hour for all.
-        patience_seconds: that a step may take beyond, where it waits for a store.
-        num_deaths_together: how often the process may die before items are taken one by one.
+        journal: handle of the run's `actors.services.crash_journal.CrashJournal`; None: nothing is guarded, as without
+            Ray.
+        stage: what the step does with an item, as a verb that follows "while it", such as "encoded".
+        deadline_seconds: for an item; None: one hour for all items together.
+        patience_seconds: additional time for a step that may have to wait for a store.
+        num_deaths_together: the number of deaths after which items are still taken together.
     """
 
     journal: Any
@@ -47,13 +48,13 @@ class Guard:
         step: Callable[[list[int]], list[_Result]],
         failure: Callable[[int, str, str, int], _Result],
     ) -> list[_Result]:
-        """Do the step for every item.
+        """Run the step for every item.
 
         Args:
             items: request hashes.
-            step: given indices of `items`, returns a result for each.
-            failure: the result for an item at fault, from its index, the type of error, its message, and how often it
-                was tried.
+            step: takes indices of `items`, and returns a result for each.
+            failure: returns the result of an item at fault, given its index, the type and the message of the error, and
+                the number of attempts.
 
         Returns:
             A result for each item, in order.
@@ -75,24 +76,24 @@ class Guard:
         return [results[index] for index in range(len(items))]
 
     def whole(self, name: str, step: Callable[[], _Result]) -> _Result:
-        """Do a step that belongs to no single item.
+        """Run a step that belongs to no single item.
 
         Raises:
-            ProcessDied: the process died over it too often.
+            ProcessDied: the process died in it too often.
         """
-        told = f"{self.stage} {name}"
-        suspicion = ray.get(self.journal.suspicions.remote([told])).get(told)
+        step_name = f"{self.stage} {name}"
+        suspicion = ray.get(self.journal.suspicions.remote([step_name])).get(step_name)
         if suspicion is not None and suspicion.is_at_fault:
             error_type, error = self._verdict(suspicion)
             raise ProcessDied(f"{name}: {error_type}: {error}")
-        with self._watched([told]):
+        with self._watching([step_name]):
             return step()
 
     def steps(self, name: str, results: Iterator[_Result]) -> Iterator[_Result]:
-        """Hand out what an iterator gives, guarded while it makes it.
+        """Yield what an iterator yields, and guard each of its steps.
 
         Raises:
-            ProcessDied: as `whole`.
+            ProcessDied: the process died in a step too often.
         """
         for number in count():
             result = self.whole(f"{name}, part {number}", lambda: next(results, _END))
@@ -105,27 +106,31 @@ class Guard:
     ) -> dict[int, _Result]:
         if not indices:
             return {}
-        with self._watched([names[index] for index in indices]):
+        with self._watching([names[index] for index in indices]):
             return dict(zip(indices, step(indices), strict=True))
 
-    def _watched(self, names: Sequence[str]) -> AbstractContextManager[None]:
+    def _watching(self, names: Sequence[str]) -> AbstractContextManager[None]:
         own = _SECONDS_OF_UNKNOWN if self.deadline_seconds is None else self.deadline_seconds * len(names)
-        watch = watch_of_this_process(self.journal)
-        watch.allow_silence(self.deadline_seconds)
-        return watch.watched(names, own + self.patience_seconds)
+        watchdog = watchdog_of_this_process(self.journal)
+        watchdog.show_life(self.deadline_seconds)
+        return watchdog.watching(names, own + self.patience_seconds)
 
     def _verdict(self, suspicion: Suspicion) -> tuple[str, str]:
         return verdict(suspicion, f"{self.stage} this item alone")
 
 
 def costs_its_item(error: BaseException) -> bool:
-    """Whether what was raised while an item was in hand is the item's own; else this process or task has to end."""
+    """Return whether an error while an item was in hand fails the item; else it has to end this process or task."""
     if isinstance(error, KeyboardInterrupt):
         return not (ray.is_initialized() and ray.get_runtime_context().is_canceled())
     return not isinstance(error, GeneratorExit) and not hasattr(error, "is_ray_terminate")
 
 
 def verdict(suspicion: Suspicion, doing: str) -> tuple[str, str]:
-    """The type of error and the message of an item that is at fault."""
+    """Return the type and the message of the error of an item that is at fault.
+
+    Args:
+        doing: what the process did, as a clause that follows "while it", such as "encoded this item alone".
+    """
     error_type, error = suspicion.cause or ("WorkerDied", "unknown")
     return error_type, f"the process ended {suspicion.num_deaths_alone} times while it {doing}: {error}"

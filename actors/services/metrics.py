@@ -1,4 +1,4 @@
-"""What a run tells Prometheus, through Ray's own exporter; it puts `ray_` before each name, `_total` after counters."""
+"""The metrics of a run for Prometheus. Ray's exporter puts `ray_` before each name, and `_total` after counters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,18 +6,18 @@ from time import perf_counter
 
 from ray.util.metrics import Counter, Gauge
 
-FINISHED = Counter("rendermill_items_finished", "Items drawn, stored and committed.", ("model",))
+FINISHED = Counter("rendermill_items_finished", "Items rendered, stored and committed.", ("model",))
 FAILED = Counter("rendermill_items_failed", "Items that failed and are committed as failures.", ("model", "error_type"))
-BACKLOG = Gauge("rendermill_items_to_do", "Items that are still to be drawn.", ("model",))
-BATCH_SIZE = Gauge("rendermill_batch_size", "Items that an actor drew at once, the last time.", ("model",))
+BACKLOG = Gauge("rendermill_items_to_do", "Items that are still to be rendered.", ("model",))
+BATCH_SIZE = Gauge("rendermill_batch_size", "Items in the last batch that an actor rendered.", ("model",))
 STAGE_SECONDS = Counter(
     "rendermill_stage_seconds",
-    "Time spent in a stage: `encode` (prompts), `draw` (denoising and decoding), `store` (media).",
+    "Time spent in a stage: `encode` (prompts), `render` (denoising and decoding), `store` (media).",
     ("model", "stage"),
 )
 ACTOR_BUSY = Gauge(
     "rendermill_actor_busy_ratio",
-    "Share of the time since its first chunk that an actor was at work.",
+    "Share of the time since its first chunk in which an actor was busy.",
     ("model",),
 )
 WRITTEN = Counter("rendermill_media_written_bytes", "Media files stored.", ("model",))
@@ -26,12 +26,12 @@ EXPORTED = {
     f"ray_{metric.info['name']}{'_total' if isinstance(metric, Counter) else ''}": metric
     for metric in (FINISHED, FAILED, BACKLOG, BATCH_SIZE, STAGE_SECONDS, ACTOR_BUSY, WRITTEN)
 }
-"""The metrics by the names that Prometheus sees."""
+"""The metrics, by their names in Prometheus."""
 
 
 @contextmanager
 def timed(model: str, stage: str) -> Iterator[None]:
-    """Count the time within as that of a stage."""
+    """Add the time within this context to a stage's seconds."""
     start = perf_counter()
     try:
         yield

@@ -61,7 +61,7 @@ class Strikes:
             "raylet": self._kill_raylet,
             "renderer stopped": lambda driver: self._stop_worker("_Renderer", driver),
             POISONED: self._poison,
-            "journal": lambda driver: self._kill_beside("Journal", driver),
+            "journal": lambda driver: self._kill_beside("CrashJournal", driver),
             "findings": lambda driver: self._kill_beside("Findings", driver),
         }
         for kind, number in SIGNALS_IN_ROLL_UP.items():

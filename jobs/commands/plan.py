@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from rendermill.actors.services.tuning_profile import Profile, ProfileStore
+from rendermill.actors.engine.tuning.profile import Profile
+from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.spec import profile_key
 from rendermill.jobs.cluster.capacity import Cluster, check_resources, max_actors
 from rendermill.jobs.cluster.connection import connected

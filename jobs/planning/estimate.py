@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from rendermill.actors.services.tuning_profile import Profile
+from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.manifests.schema import Shape
 
 

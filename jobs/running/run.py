@@ -270,9 +270,9 @@ class Run:
                 self._desk.findings.stored.remote(model, stored.first, stored.bytes_per_item)
         try:
             asked = [self._desk.findings.report.remote(), self._desk.journal.deaths.remote()]
-            self._found, deaths = ray.get(asked, timeout=_SECONDS_FOR_FINDINGS)
-            self._found["audit"]["num_chosen"] = self._num_chosen
-            self._found["deaths"] = deaths
+            report, deaths = ray.get(asked, timeout=_SECONDS_FOR_FINDINGS)
+            report.audit.num_chosen, report.deaths = self._num_chosen, deaths
+            self._found = report.model_dump()
         except (RayError, OSError) as error:
             _log(error)
 

@@ -8,7 +8,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rendermill.actors.checkpoints.files import CACHE
-from rendermill.actors.services.crash_journal import Journal
+from rendermill.actors.services.crash_journal import CrashJournal
 from rendermill.actors.services.findings import Findings
 from rendermill.actors.spec import RendererSpec
 from rendermill.jobs.config.job import Job
@@ -25,7 +25,7 @@ class Desk:
     """Where renderers report.
 
     Attributes:
-        journal: handle of an `actors.services.crash_journal.Journal`.
+        journal: handle of an `actors.services.crash_journal.CrashJournal`.
         findings: handle of an `actors.services.findings.Findings`.
     """
 
@@ -69,7 +69,7 @@ def open_profiles(job: Job) -> Folder:
 
 def start_desk(profiles: Folder) -> Desk:
     """Start the two actors."""
-    return Desk(_beside_driver(Journal), _beside_driver(Findings, profiles))
+    return Desk(_beside_driver(CrashJournal), _beside_driver(Findings, profiles))
 
 
 def _beside_driver(actor: Any, *arguments: Any) -> Any:

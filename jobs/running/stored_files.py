@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rendermill.actors.services.tuning_profile import FirstBatch
+from rendermill.actors.services.tuning.profiles import FirstBatch
 from rendermill.manifests.schema import Shape
 
 _SHAPE = ("width", "height", "num_frames", "num_inference_steps", "is_guided")

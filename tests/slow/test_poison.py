@@ -17,7 +17,7 @@ POISON = {
     "raises in drawing": ("ValueError", "poison"),
     "interrupts drawing": ("KeyboardInterrupt", "KeyboardInterrupt"),
     "is unspeakable in drawing": ("Unspeakable", "its message cannot be read"),
-    "hangs in drawing": ("DeadlinePassed", "3 times while it drew this item alone: not done after 4 s"),
+    "hangs in drawing": ("DeadlinePassed", "3 times while it rendered this item alone: not done after 4 s"),
     "interrupts encoding": ("KeyboardInterrupt", "KeyboardInterrupt"),
     "is unspeakable in encoding": ("Unspeakable", "its message cannot be read"),
     "stops in encoding": (

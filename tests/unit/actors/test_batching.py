@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from rendermill.actors.engine.batching import BatchSizer, Learned
-from rendermill.actors.services.audit import Audits, Drawn, is_chosen
+from rendermill.actors.engine.tuning.batch_sizer import BatchSizer, Learned
+from rendermill.actors.services.audit import Audits, Rendering, is_chosen
 from rendermill.manifests.schema import Request
 
 GIB = 2**30
@@ -27,18 +27,18 @@ def run(
     available: float | None = None,
     seed: int = 0,
 ) -> list[int]:
-    """Draw batches on a device of these rates; returns their sizes."""
+    """Render batches on a device of these rates; returns their sizes."""
     generator, sizes = random.Random(seed), []
     for _ in range(num_batches):
         size = sizer.size("shape", None if available is None else int(available))
         sizes.append(size)
         seconds = size / rates[size] * (1 + generator.uniform(-noise, noise))
         if available is None:
-            sizer.finished("shape", size, seconds)
+            sizer.add("shape", size, seconds)
         else:
             assert SANA_BYTES[size] < available, "this batch would have run out of memory"
-            sizer.finished("shape", 0, None, int(SANA_BYTES[0]))
-            sizer.finished("shape", size, seconds, int(SANA_BYTES[size]))
+            sizer.add("shape", 0, None, int(SANA_BYTES[0]))
+            sizer.add("shape", size, seconds, int(SANA_BYTES[size]))
     return sizes
 
 
@@ -66,14 +66,14 @@ def test_the_first_batch_of_a_size_may_be_slow() -> None:
     sizer = BatchSizer(None)
     for size, seconds in ((1, 9.0), (1, 1.0), (2, 30.0), (2, 1.2)):
         assert sizer.size("shape") == size
-        sizer.finished("shape", size, seconds)
+        sizer.add("shape", size, seconds)
     assert sizer.size("shape") == 4
 
 
 def test_a_trial_says_nothing_of_speed() -> None:
     sizer = BatchSizer(None)
     for _ in range(5):
-        sizer.finished("shape", 1, None)
+        sizer.add("shape", 1, None)
     assert sizer.size("shape") == 1
 
 
@@ -96,14 +96,14 @@ def test_memory_that_shrinks_and_comes_back() -> None:
 def test_running_out_of_memory_halves_and_is_remembered() -> None:
     for sizer in (BatchSizer(8), BatchSizer(None)):
         while sizer.size("shape") < 8:
-            sizer.finished("shape", sizer.size("shape"), 1.0)
-        assert sizer.out_of_memory("shape", 8)
+            sizer.add("shape", sizer.size("shape"), 1.0)
+        assert sizer.shrink("shape", 8)
         assert set(run(sizer, {4: 10.0})) == {4}
-    assert not BatchSizer(1).out_of_memory("shape", 1)
-    assert not BatchSizer(None, smallest=8).out_of_memory("shape", 8), "strict mode's reference cannot be undercut"
+    assert not BatchSizer(1).shrink("shape", 1)
+    assert not BatchSizer(None, smallest=8).shrink("shape", 8), "strict mode's reference cannot be undercut"
 
 
-def test_a_size_that_changes_pixels_is_never_drawn_again() -> None:
+def test_a_size_that_changes_pixels_is_never_rendered_again() -> None:
     sizer = BatchSizer(None)
     rates = {1: 1.0, 2: 2.0, 4: 4.0}
     run(sizer, rates, num_batches=5)
@@ -123,7 +123,7 @@ def test_what_was_learned_is_where_the_next_run_begins() -> None:
 
 def test_shapes_are_sized_apart() -> None:
     sizer = BatchSizer(4)
-    sizer.out_of_memory("large", 4)
+    sizer.shrink("large", 4)
     assert (sizer.size("large"), sizer.size("small")) == (2, 4)
 
 
@@ -134,14 +134,14 @@ def request(request_hash: str) -> Request:
 def test_an_audit_is_another_actors_unless_there_is_none() -> None:
     audits = Audits()
     audits.join("sana", "first")
-    audits.add(request("aa"), Drawn("first", "pixels", 4))
+    audits.add_first(request("aa"), Rendering("first", "pixels", 4))
     assert audits.take("sana", "first") == [request("aa")]
-    audits.second("aa", Drawn("first", "pixels", 1))
+    audits.add_second("aa", Rendering("first", "pixels", 1))
     audits.join("sana", "second")
-    audits.add(request("bb"), Drawn("first", "pixels", 4))
+    audits.add_first(request("bb"), Rendering("first", "pixels", 4))
     assert audits.take("sana", "first") == []
     assert audits.take("sana", "second") == [request("bb")]
-    audits.second("bb", Drawn("second", "other pixels", 1))
+    audits.add_second("bb", Rendering("second", "other pixels", 1))
     assert audits.num_equal == 1
     (difference,) = audits.differences
     assert (difference.request.request_hash, difference.first.renderer, difference.second.renderer) == (

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from rendermill.actors.engine.batching import Learned
-from rendermill.actors.services.tuning_profile import Profile, ProfileStore
+from rendermill.actors.engine.tuning.batch_sizer import Learned
+from rendermill.actors.engine.tuning.profile import Profile
+from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.manifests.schema import Shape
 from rendermill.manifests.storage.folder import Folder
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rendermill.actors.engine.batching import BatchSizer, Learned
-from rendermill.actors.engine.deadlines import Deadlines
-from rendermill.actors.engine.experience import Experience
-from rendermill.actors.engine.pace import Pace
+from rendermill.actors.engine.tuning.batch_sizer import BatchSizer, Learned
+from rendermill.actors.engine.tuning.deadlines import Deadlines
+from rendermill.actors.engine.tuning.pace import Pace
+from rendermill.actors.engine.tuning.profile import Profile
+from rendermill.actors.engine.tuning.state import TuningState
 from rendermill.actors.services.findings import Findings
-from rendermill.actors.services.tuning_profile import FirstBatch, Profile, ProfileStore
+from rendermill.actors.services.tuning.profile_store import ProfileStore
+from rendermill.actors.services.tuning.profiles import FirstBatch
 from rendermill.jobs.console.units import duration, size
 from rendermill.jobs.planning.estimate import ModelWork, estimate_shape, padding, seconds_of_job
 from rendermill.jobs.running.stored_files import StoredFiles
@@ -93,17 +95,17 @@ def test_the_pace_is_that_of_batches_as_a_later_run_draws_them(
 ) -> None:
     pace = Pace()
     for num_items, seconds in batches:
-        pace.drew(num_items, seconds, is_trial=False)
-    pace.drew(size, 100.0, is_trial=True)
+        pace.add(num_items, seconds, is_trial=False)
+    pace.add(size, 100.0, is_trial=True)
     assert pace.seconds_per_item(size) == seconds_per_item
 
 
 def test_a_pace_counts_what_is_between_batches_and_not_what_is_between_chunks() -> None:
     ends = iter([3.0, 5.0, 9.0])
-    experience = Experience(BatchSizer(fixed=2), Deadlines(None, is_compiled=False), lambda: next(ends))
+    state = TuningState(BatchSizer(fixed=2), Deadlines(None, is_compiled=False), lambda: next(ends))
     for chunk_began in (0.0, 0.0, 8.0):
-        experience.drew(IMAGE, 2, seconds=0.5, chunk_began=chunk_began, is_trial=False)
-    assert experience.profile().seconds_per_item == {str(IMAGE): (2.0 + 1.0) / 4}
+        state.add_batch(IMAGE, 2, seconds=0.5, chunk_began=chunk_began, is_trial=False)
+    assert state.profile().seconds_per_item == {str(IMAGE): (2.0 + 1.0) / 4}
 
 
 def test_start_up_ends_where_the_first_batch_begins_to_go_at_its_pace(tmp_path: Path) -> None:

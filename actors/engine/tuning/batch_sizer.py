@@ -1,7 +1,7 @@
-"""How many items to draw at once: doubles while that pays and fits, halves when memory runs out. No torch here.
+"""Finds how many items to render at once: doubles while that pays and fits, halves if memory runs out. No torch here.
 
-Throughput has a knee: beyond it a larger batch costs memory and brings nothing. Memory is predicted from the peaks of
-smaller batches, so that no batch has to fail for its limit to be found.
+Throughput has a knee: beyond it a larger batch costs memory and gains nothing. Memory is predicted from the peaks of
+smaller batches, so that no batch has to fail for the limit to be found.
 """
 
 from collections.abc import Hashable
@@ -9,28 +9,28 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 MIN_GAIN = 0.05
-"""A doubling must bring at least this share of throughput to be kept."""
+"""The share of throughput that a doubling has to gain for the search to go on."""
 
 _GAIN_WORTH_KEEPING = 0.01
-"""A doubling that was tried and ended the search is kept if it brought so much all the same."""
+"""The share of throughput for which the doubling that ended the search is kept."""
 
 MEMORY_MARGIN = 0.1
-"""Share of the memory that is left alone: allocators break it into pieces, and other processes take some."""
+"""The share of the memory that is left free: allocators fragment it, and other processes take some."""
 
 _NUM_MEASUREMENTS = 2
-"""The first batch of a size pays for warming up, so the better of two counts."""
+"""The number of batches measured for each size. The faster one counts, as the first one includes warming up."""
 
 
 @dataclass
 class Learned:
-    """What is known of one shape of item, and worth keeping for the next run.
+    """What is known of one shape of item and kept for the next run.
 
     Attributes:
-        size: items to draw at once.
-        is_settled: whether larger batches are known not to pay, or not to go.
+        size: the number of items to render at once.
+        is_settled: whether larger batches are known not to pay, or not to be possible.
         cap: the largest size that may be tried; None: any.
-        seconds_per_item: by size, measured, at most two values each.
-        peak_bytes: by size, the device memory that this process had allocated at most; 0: before the batch.
+        seconds_per_item: by size, the last measurements (at most two).
+        peak_bytes: by size, the largest amount of device memory that this process had allocated; 0: before the batch.
     """
 
     size: int
@@ -40,7 +40,7 @@ class Learned:
     peak_bytes: dict[int, int] = field(default_factory=dict)
 
     def predicted_peak(self, num_items: int) -> int | None:
-        """Memory in bytes that a batch should need, by the steepest rise measured so far; None: not known yet."""
+        """Return the memory in bytes that a batch should need, by the steepest rise measured; None if unknown."""
         if num_items in self.peak_bytes:
             return self.peak_bytes[num_items]
         sizes = sorted(self.peak_bytes)
@@ -57,10 +57,10 @@ class BatchSizer:
     """Finds the batch size for every shape of item.
 
     Args:
-        fixed: the size to keep to, or None to find it. Either way, running out of memory lowers it.
-        smallest: what cannot be undercut: strict mode's reference batch.
-        first: where the search starts, at least at `smallest`.
-        largest: never go beyond this.
+        fixed: the size to use; None: search for it. If memory runs out, the size is lowered in both cases.
+        smallest: the lower limit: strict mode's reference batch.
+        first: the size at which the search starts; at least `smallest`.
+        largest: the upper limit of the search.
     """
 
     def __init__(self, fixed: int | None, smallest: int = 1, first: int = 1, largest: int = 256) -> None:
@@ -71,34 +71,34 @@ class BatchSizer:
         self._shapes: dict[Hashable, Learned] = {}
 
     def learned(self, shape: Hashable) -> Learned:
-        """What is known of a shape; to be read, not changed."""
+        """Return what is known of a shape. Callers must not change it."""
         if shape not in self._shapes:
             self._shapes[shape] = Learned(self._fixed or self._first, is_settled=self._fixed is not None)
         return self._shapes[shape]
 
     def start_from(self, shape: Hashable, learned: Learned) -> None:
-        """Begin where an earlier run ended."""
+        """Continue the search for a shape where an earlier run ended."""
         if self._fixed is None:
             self._shapes[shape] = learned
 
     def size(self, shape: Hashable, available_bytes: int | None = None) -> int:
-        """The size of the next batch of this shape.
+        """Return the size of the next batch of a shape.
 
         Args:
-            available_bytes: device memory that this process has or could get; None: of no concern.
+            available_bytes: the device memory that this process has or could get; None: memory is not limited.
         """
         state = self.learned(shape)
         size = state.size
         while size > self._smallest and not _fits(state, size, available_bytes):
-            size //= 2  # for now: what takes the memory may go again
+            size //= 2  # for this batch only: the process that takes the memory may end
         return max(size, min(self._smallest, state.size))
 
-    def finished(self, shape: Hashable, num_items: int, seconds: float | None, peak_bytes: int | None = None) -> None:
-        """A batch went through; short ones, of a chunk's last items, say nothing about their size.
+    def add(self, shape: Hashable, num_items: int, seconds: float | None, peak_bytes: int | None = None) -> None:
+        """Record a rendered batch. One that is shorter than the current size, at the end of a chunk, decides nothing.
 
         Args:
-            seconds: None where more was done than drawing, as in a trial of a size.
-            peak_bytes: device memory that this process had allocated at most; None: unknown.
+            seconds: the device's time; None if the batch was more than rendered, as in a trial of a size.
+            peak_bytes: the largest amount of device memory that this process had allocated; None: unknown.
         """
         state = self.learned(shape)
         if peak_bytes is not None:
@@ -121,14 +121,14 @@ class BatchSizer:
             state.size *= 2
 
     def forbid(self, shape: Hashable, num_items: int) -> None:
-        """Batches of this size and more are not to be drawn: they would not give the reference's pixels."""
+        """Use only batches smaller than this size from now on, because it changes the reference's pixels."""
         state = self.learned(shape)
         state.cap = max(self._smallest, num_items // 2)
         if state.size >= num_items:
             state.size, state.is_settled = state.cap, True
 
-    def out_of_memory(self, shape: Hashable, num_items: int) -> bool:
-        """A batch of so many items did not fit; returns whether a smaller one can be tried."""
+    def shrink(self, shape: Hashable, num_items: int) -> bool:
+        """Lower the size after a batch did not fit into memory; return whether a smaller one is allowed."""
         state = self.learned(shape)
         if num_items <= self._smallest:
             return False

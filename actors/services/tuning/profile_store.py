@@ -1,18 +1,17 @@
-"""What runs learned of a model on a device: which batch sizes pay, fit, and give the reference's bits, and the pace."""
+"""Keeps tuning profiles between runs, as files that can be lost without harm."""
 
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from rendermill.actors.engine.batching import Learned
+from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.identity import blake2b_128
-from rendermill.manifests.schema import Shape
 from rendermill.manifests.secrets import mask_secrets
 from rendermill.manifests.storage.folder import Folder
 
@@ -20,83 +19,12 @@ _FORMAT_VERSION = 4
 _DIGEST_SIZE = 16
 
 
-def _shape_in_words(text: str) -> str:
-    if str(Shape.parse(text)) != text or Shape.parse(text).work <= 0:
-        raise ValueError(f"{text!r} is no shape")
-    return text
-
-
-def _usable(learned: Learned) -> Learned:
-    if learned.size < 1:
-        raise ValueError(f"{learned.size} is no batch size")
-    return learned
-
-
-_ShapeInWords = Annotated[str, AfterValidator(_shape_in_words)]
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-@dataclass
-class Profile:
-    """The profile of one model with its settings, on one kind of device with its library versions.
-
-    Shapes of items are in words (`manifests.schema.Shape`).
-
-    Attributes:
-        shapes: by shape of item.
-        proven: by stage and the shape of its inputs, sizes that give the reference's bits.
-        refuted: the same, the smallest size that may give other bits.
-        reasons: the same, why that size may, in words.
-        seconds_per_item: by shape of item, the time of its actor that an item took at last, everything included
-            (`actors.engine.launching.pace_clock`).
-        bytes_per_item: by shape of item, of the media file.
-        start_up_seconds: from the beginning of drawing to the end of a model's first batch, without what its items take
-            at their pace; None: not known.
-    """
-
-    shapes: dict[_ShapeInWords, Annotated[Learned, AfterValidator(_usable)]] = field(default_factory=dict)
-    proven: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    refuted: dict[str, dict[str, int]] = field(default_factory=dict)
-    reasons: dict[str, dict[str, str]] = field(default_factory=dict)
-    seconds_per_item: dict[_ShapeInWords, _Amount] = field(default_factory=dict)
-    bytes_per_item: dict[_ShapeInWords, _Amount] = field(default_factory=dict)
-    start_up_seconds: Annotated[float, Field(allow_inf_nan=False)] | None = None
-
-    def merge(self, other: "Profile") -> None:
-        """Take in what another actor learned."""
-        for shape, learned in other.shapes.items():
-            if shape not in self.shapes or learned.is_settled or not self.shapes[shape].is_settled:
-                self.shapes[shape] = learned
-        for stage, sizes in other.proven.items():
-            self.proven.setdefault(stage, {}).update(sizes)
-        for stage, size in other.refuted.items():
-            self.refuted.setdefault(stage, {}).update(size)
-        for stage, reasons in other.reasons.items():
-            self.reasons.setdefault(stage, {}).update(reasons)
-        self.seconds_per_item |= other.seconds_per_item
-        self.bytes_per_item |= other.bytes_per_item
-        self.start_up_seconds = other.start_up_seconds or self.start_up_seconds
-
-
-@dataclass(frozen=True)
-class FirstBatch:
-    """The first that was drawn of a model.
-
-    Attributes:
-        seconds: from the beginning of drawing to its end.
-    """
-
-    shape: str
-    num_items: int
-    seconds: float
-
-
 @dataclass
 class _Stored:
-    """The content of a file beside its format's version.
+    """The content of a file, without its format version.
 
     Attributes:
-        of: the model, settings, device and versions of the profile, as JSON values.
+        of: what was measured: model, settings, device and versions, as JSON values.
         updated_at: ISO 8601, UTC.
     """
 
@@ -109,9 +37,9 @@ _STORED = TypeAdapter(_Stored)
 
 
 class ProfileStore:
-    """Profiles in a folder, one JSON file each, and beside it in a folder what `torch.compile` made.
+    """A folder with a JSON file for each profile, and beside it a folder with the code that `torch.compile` made.
 
-    All of it can be learned again, so no file stops a run: those that cannot be read or written are told in `problems`.
+    All of it can be measured again, so no file stops a run: those that cannot be read or written are in `problems`.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -120,16 +48,16 @@ class ProfileStore:
 
     @property
     def problems(self) -> list[str]:
-        """Files and folders that could not be used so far, each in a line."""
+        """A line for each file or folder that could not be used so far."""
         return [f"profile {mask_secrets(place)}: {problem}" for place, problem in self._problems.items()]
 
     def read(self, key: dict[str, Any]) -> Profile:
-        """The profile of a model, settings, device and versions; an empty one if there is none."""
+        """Return the profile of a model, settings, device and versions; an empty one if there is none."""
         stored = self._stored(_name(key))
         return Profile() if stored is None else stored.profile
 
     def newest(self, key: dict[str, Any]) -> tuple[str, Profile] | None:
-        """The last written profile of a model and its settings on any device: the device's name, and the profile."""
+        """Return the device's name and the profile that was written last for a model and its settings on any device."""
         matching = [
             stored
             for name in self._names("")
@@ -141,13 +69,13 @@ class ProfileStore:
         return str(newest.of["device"]), newest.profile
 
     def write(self, key: dict[str, Any], profile: Profile) -> None:
-        """Store a profile, with its key, so that people see what it is of."""
+        """Store a profile with its key, which tells readers of the file what was measured."""
         stored = _Stored(key, datetime.now(UTC).isoformat(), profile)
         content = {"format_version": _FORMAT_VERSION} | asdict(stored)
         self._write(_name(key), json.dumps(content, indent=2).encode())
 
     def read_compiled(self, key: dict[str, Any]) -> list[bytes]:
-        """All that `torch.compiler.save_cache_artifacts` gave."""
+        """Return the stored artifacts of `torch.compiler.save_cache_artifacts`."""
         artifacts = []
         for name in self._names(_compiled(key)):
             content = self._read(name)
@@ -160,18 +88,18 @@ class ProfileStore:
         return artifacts
 
     def write_compiled(self, key: dict[str, Any], name: str, artifacts: bytes, instead_of: str | None) -> None:
-        """Keep what was compiled, for `torch.compiler.load_cache_artifacts`.
+        """Store compiled code for `torch.compiler.load_cache_artifacts`.
 
         Args:
             name: of these artifacts.
-            instead_of: of those that they hold, too.
+            instead_of: the name of older artifacts, which these contain; None: there are none.
         """
         is_written = self._write(f"{_compiled(key)}/{name}", _digest(artifacts) + artifacts)
         if is_written and instead_of is not None:
             self._folder.delete([f"{_compiled(key)}/{instead_of}"])
 
     def _stored(self, name: str) -> _Stored | None:
-        """A file's content; None if there is none, or none that is of use."""
+        """Return a file's content; None if there is none or it cannot be used."""
         if not re.fullmatch(r"/?[0-9a-f]{32}\.json", name):
             self._ignore(name, "it is no profile")
             return None

@@ -1,4 +1,4 @@
-"""What `torch.compile` made, shared between actors and runs, so that only the first of them waits for it."""
+"""Shares the code that `torch.compile` makes between actors and runs, so that only the first of them waits for it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,9 @@ from rendermill.manifests.identity import blake2b_128
 
 @dataclass
 class SharedCompilation:
-    """One renderer's part in it: takes what others compiled, and gives what it compiled itself.
+    """One renderer's part: takes what others compiled, and gives what it compiled itself.
 
-    What torch takes is code. So a profile folder belongs where only those may write who may start jobs.
+    The artifacts are executable code. So only those who may start jobs should be able to write to a profile folder.
     """
 
     spec: RendererSpec
@@ -23,18 +23,18 @@ class SharedCompilation:
     _given: str | None = None
 
     def take(self) -> None:
-        """Load what is kept for this model, device and versions, before anything is compiled."""
+        """Load what is stored for this model, device and versions. Call this before anything is compiled."""
         for artifacts in ray.get(self.spec.findings.compiled.remote(self.spec.model_name)):
             try:
                 info = torch.compiler.load_cache_artifacts(artifacts)
             except Exception as error:  # only time is lost, and torch raises whatever its caches do
-                words = f"what an earlier run compiled cannot be used: {one_line(error)}"
-                self.spec.findings.note.remote(self.spec.model_name, words)
+                text = f"what an earlier run compiled cannot be used: {one_line(error)}"
+                self.spec.findings.note.remote(self.spec.model_name, text)
             else:
                 self._known |= _keys(info) if info is not None else set()
 
     def give(self) -> None:
-        """Keep what was compiled, if any of it is new."""
+        """Store what this process has compiled, if any of it is new."""
         made = torch.compiler.save_cache_artifacts()
         if made is None or _keys(made[1]) <= self._known:
             return

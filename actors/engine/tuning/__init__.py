@@ -1,0 +1,1 @@
+"""What an engine learns of a model on its device: batch sizes, pace and deadlines. No torch."""
