@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this; and how errors are told, without the secrets in URLs."""
+"""`UserError`, a mistake that the user can correct, and the text of any error, without the secrets in URLs."""
 
 import re
 import traceback
@@ -9,11 +9,28 @@ _SAYS_NOTHING = re.compile(r"(^|: |\[Errno -?\d+\] )(None)?\s*$")
 """What is left of the message of some stores' errors: nothing, "None", or that after a colon or a number."""
 
 
-class UserError(Exception):
-    """A mistake of the user's. Its message is one line that names the file, key or row and what would be right."""
+Keys = tuple[str, ...]
+"""The path of a key in a job file: `("models", "sana", "batch")`."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(mask_secrets(message))
+
+class UserError(Exception):
+    """A mistake that the user can correct, as one line: `job.yaml:3: models.sana.checkpoint a/b: no such folder`.
+
+    Args:
+        problem: What is wrong and what would be right, in one line, without the key.
+        keys: The job's key that the mistake is at; empty if it is at none.
+        subject: The file, folder or URL that the key names, if the problem is about that.
+        place: Where the key was set: a file and its line, a variable, or the command line.
+    """
+
+    def __init__(self, problem: str, keys: Keys = (), subject: str = "", place: str = "") -> None:
+        named = " ".join(part for part in (".".join(keys), subject) if part)
+        super().__init__(mask_secrets(": ".join(part for part in (place, named, problem) if part)))
+        self.problem, self.keys, self.subject = problem, keys, subject
+
+    def within(self, *section: str) -> "UserError":
+        """Return this error with the keys of the section that its own keys belong to."""
+        return UserError(self.problem, (*section, *self.keys), self.subject)
 
 
 class LeaseLost(Exception):

@@ -103,7 +103,7 @@ class _Reader:
         return Contents(configs, components)
 
     def _problem(self, words: str) -> UserError:
-        return UserError(f"checkpoint {self._source}: {words}")
+        return UserError(words, ("checkpoint",), self._source)
 
     def _lacks(self, file: str) -> UserError:
         return self._problem(f"it has no {file}, and its model_index.json names {file.partition('/')[0]}")
@@ -193,7 +193,7 @@ class _Reader:
         if quantization is not None:
             self._check_quantization(name, quantization)
         tensors: dict[str, Tensor] = {}
-        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"{name} cannot be read", ("checkpoint",), self._source):
             for file in self._weight_files(name, library):
                 try:
                     tensors |= self._files.header(file)

@@ -59,7 +59,7 @@ def open_files(source: str, revision: str | None) -> tuple[CheckpointFiles, str 
         files = HubFiles(source, revision)
         return files, files.commit
     if revision is not None:
-        raise UserError(f"checkpoint {source}: only a checkpoint on the Hub has a revision; remove it")
+        raise UserError("only a checkpoint on the Hub has a revision; remove it", ("checkpoint",), source)
     return (LocalFiles(open_filesystem(source)[1], source) if is_local(source) else StoredFiles(source)), None
 
 
@@ -80,14 +80,14 @@ class LocalFiles:
 
     @cached_property
     def names(self) -> list[str]:
-        with as_user_errors(f"checkpoint {self._source}: cannot be read"):
+        with as_user_errors("cannot be read", ("checkpoint",), self._source):
             names = sorted(_belonging(self._walk(self._folder, ())))
         if not names:
-            raise UserError(f"checkpoint {self._source}: no such folder")
+            raise UserError("no such folder", ("checkpoint",), self._source)
         for name in names:
             if not (self._folder / name).exists():
                 target = os.readlink(self._folder / name)
-                raise UserError(f"checkpoint {self._source}: {name} links to {target}, which is not there")
+                raise UserError(f"{name} links to {target}, which is not there", ("checkpoint",), self._source)
         return names
 
     def _walk(self, folder: Path, above: tuple[str, ...]) -> Iterator[str]:
@@ -100,7 +100,7 @@ class LocalFiles:
                 yield from self._walk(path, above)
 
     def read(self, name: str) -> bytes:
-        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"{name} cannot be read", ("checkpoint",), self._source):
             return (self._folder / name).read_bytes()
 
     def header(self, name: str) -> Mapping[str, Tensor]:
@@ -137,10 +137,10 @@ class StoredFiles:
 
     @cached_property
     def _paths(self) -> dict[str, str]:
-        with as_user_errors(f"checkpoint {self._source}: cannot be read"):
+        with as_user_errors("cannot be read", ("checkpoint",), self._source):
             paths = {path[len(self._root) :].lstrip("/"): path for path in self.filesystem.find(self._root)}
         if not paths:
-            raise UserError(f"checkpoint {self._source}: no such folder")
+            raise UserError("no such folder", ("checkpoint",), self._source)
         return {name: paths[name] for name in sorted(_belonging(paths))}
 
     @property
@@ -152,7 +152,7 @@ class StoredFiles:
         return self._paths[name]
 
     def read(self, name: str) -> bytes:
-        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"{name} cannot be read", ("checkpoint",), self._source):
             return bytes(self.filesystem.cat_file(self._paths[name]))
 
     def header(self, name: str) -> Mapping[str, Tensor]:
@@ -172,7 +172,7 @@ class StoredFiles:
             return read_header(read, info["size"])
 
     def fingerprints(self) -> dict[str, Any]:
-        with as_user_errors(f"checkpoint {self._source}: cannot be read"):
+        with as_user_errors("cannot be read", ("checkpoint",), self._source):
             return {name: self.fingerprint(path) for name, path in self._paths.items()}
 
     def fingerprint(self, path: str) -> list[Any]:
@@ -193,7 +193,9 @@ class HubFiles:
 
     def __init__(self, source: str, revision: str | None) -> None:
         self._source = source
-        with as_user_errors(f"checkpoint {source}: no such folder, and the Hub has no such model or cannot be reached"):
+        with as_user_errors(
+            "no such folder, and the Hub has no such model or cannot be reached", ("checkpoint",), source
+        ):
             info = HfApi().model_info(source, revision=revision, files_metadata=True)
         self.commit = info.sha
         siblings = {file.rfilename: file for file in info.siblings or []}
@@ -204,11 +206,11 @@ class HubFiles:
         return list(self._files)
 
     def read(self, name: str) -> bytes:
-        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"{name} cannot be read", ("checkpoint",), self._source):
             return Path(hf_hub_download(self._source, name, revision=self.commit)).read_bytes()
 
     def header(self, name: str) -> Mapping[str, Tensor]:
-        with as_user_errors(f"checkpoint {self._source}: {name} cannot be read"):
+        with as_user_errors(f"{name} cannot be read", ("checkpoint",), self._source):
             metadata = HfApi().parse_safetensors_file_metadata(self._source, name, revision=self.commit)
         return {name: Tensor(str(tensor.dtype), tuple(tensor.shape)) for name, tensor in metadata.tensors.items()}
 

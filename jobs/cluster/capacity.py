@@ -73,8 +73,9 @@ def gpus_per_actor(job: Job, name: str, cluster: Cluster) -> float:
         return 1
     if cluster.may_grow:
         raise UserError(
-            f"models.{name}.pool.num_gpus: missing, and needed on a cluster that grows and has no node with a GPU "
-            "for this pool yet; write 1, or 0 to draw on CPUs"
+            "missing, and needed on a cluster that grows and has no node with a GPU "
+            "for this pool yet; write 1, or 0 to draw on CPUs",
+            ("models", name, "pool", "num_gpus"),
         )
     return 0
 
@@ -106,7 +107,7 @@ def check_selectors(job: Job) -> None:
         try:
             ray.remote(label_selector=model.pool.label_selector)(_nothing)
         except ValueError as error:
-            raise UserError(f"models.{name}.pool.label_selector: {one_line(error)}") from error
+            raise UserError(one_line(error), ("models", name, "pool", "label_selector")) from error
 
 
 def check_resources(job: Job, cluster: Cluster, names: Collection[str]) -> None:
@@ -120,7 +121,7 @@ def check_resources(job: Job, cluster: Cluster, names: Collection[str]) -> None:
     job = job.model_copy(update={"models": {name: model for name, model in job.models.items() if name in names}})
     for name, model in job.models.items():
         if not cluster.nodes_of(model.pool):
-            raise UserError(f"models.{name}.pool.label_selector: {_no_such_node(model.pool, cluster)}")
+            raise UserError(_no_such_node(model.pool, cluster), ("models", name, "pool", "label_selector"))
     for resource in ("GPU", "CPU"):
         for name in job.models:
             _check_sum(job, name, resource, cluster)
@@ -128,8 +129,9 @@ def check_resources(job: Job, cluster: Cluster, names: Collection[str]) -> None:
     available = cluster.resources["CPU"]
     if needed + TASK_NUM_CPUS > available:
         raise UserError(
-            f"models: the pools' actors take {needed:g} of the cluster's {available:g} CPUs, and reading and "
-            f"storing need {TASK_NUM_CPUS:g}; lower a pool's num_cpus"
+            f"the pools' actors take {needed:g} of the cluster's {available:g} CPUs, and reading and "
+            f"storing need {TASK_NUM_CPUS:g}; lower a pool's num_cpus",
+            ("models",),
         )
 
 
@@ -147,8 +149,9 @@ def _check_sum(job: Job, name: str, resource: str, cluster: Cluster) -> None:
     if needed > available:
         where = "the nodes with its labels have" if pool.label_selector else "the cluster has"
         raise UserError(
-            f"models.{name}.pool: min_actors {pool.min_actors} × num_{resource.lower()}s {per_actor:g} brings the job "
-            f"to {needed:g} {resource}s, and {where} {available:g}; lower one of the two"
+            f"min_actors {pool.min_actors} × num_{resource.lower()}s {per_actor:g} brings the job "
+            f"to {needed:g} {resource}s, and {where} {available:g}; lower one of the two",
+            ("models", name, "pool"),
         )
 
 

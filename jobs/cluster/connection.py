@@ -9,7 +9,7 @@ import ray
 from rendermill.jobs.cluster.capacity import Cluster, this_cluster
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.console.signals import ignore_signals, interrupt_at_once
-from rendermill.manifests.errors import UserError, one_line
+from rendermill.manifests.errors import Keys, UserError, one_line
 from rendermill.manifests.storage.urls import is_local
 
 
@@ -67,18 +67,20 @@ def check_disks(job: Job, cluster: Cluster) -> None:
     """Raise a `UserError` for local paths that other nodes, or whoever comes after the job, could not see."""
     if is_submitted_job() and is_local(job.output) and not os.path.isabs(job.output):
         raise UserError(
-            f"output: {job.output} is relative to a submitted job's own folder, which Ray deletes; "
-            "give an absolute path or a URL"
+            f"{job.output} is relative to a submitted job's own folder, which Ray deletes; "
+            "give an absolute path or a URL",
+            ("output",),
         )
     if (len(cluster.nodes) == 1 and not cluster.may_grow) or job.shared_disk:
         return
     num_nodes = "gets new nodes" if len(cluster.nodes) == 1 else f"has {len(cluster.nodes)} nodes"
-    places = {"manifest": job.manifest, "output": job.output}
-    places |= {f"models.{name}.checkpoint": model.checkpoint for name, model in job.models.items()}
-    for key, place in places.items():
+    places: dict[Keys, str] = {("manifest",): job.manifest, ("output",): job.output}
+    places |= {("models", name, "checkpoint"): model.checkpoint for name, model in job.models.items()}
+    for keys, place in places.items():
         is_packed = is_submitted_job() and not os.path.isabs(place)  # every node has the submitted folder
-        if "://" not in place and is_local(place) and not is_packed and (key == "output" or os.path.exists(place)):
+        if "://" not in place and is_local(place) and not is_packed and (keys == ("output",) or os.path.exists(place)):
             raise UserError(
-                f"{key}: {place} is on a local disk, and the cluster {num_nodes}; "
-                "give a URL such as s3://…, or set shared_disk: true if every node sees it"
+                f"{place} is on a local disk, and the cluster {num_nodes}; "
+                "give a URL such as s3://…, or set shared_disk: true if every node sees it",
+                keys,
             )

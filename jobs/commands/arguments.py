@@ -32,21 +32,21 @@ def check_is_job_file(place: str) -> None:
         raise UserError(f"{place}: a Parquet file, and no job file; a job file names it as its `manifest`")
 
 
-def output_folder(place: str, environment: str | None, date: str | None, patience_seconds: float = 0.0) -> Folder:
+def output_folder(place: str, preset: str | None, date: str | None, patience_seconds: float = 0.0) -> Folder:
     """The output that a command works on.
 
     Args:
         place: a folder or URL that a job writes, or the job file.
-        environment: as for `read_job_file`; only a job file has any.
-        date: as for `read_job_file`; only a job file has one.
+        preset: As for `read_job_file`; only a job file has any.
+        date: As for `read_job_file`; only a job file has one.
 
     Raises:
         UserError: it is neither; the line says what it is, as far as that can be told.
     """
-    path, job_file = Path(place), _job_file(place, environment, date)
+    path, job_file = Path(place), _job_file(place, preset, date)
     if job_file is not None:
         return _existing(job_file.job.output, f"{place}: its output", patience_seconds)
-    if environment or date:
+    if preset or date:
         raise UserError(f"{place}: --environment and --date are for a job file, and this is none")
     if "://" not in place and path.exists() and not (path / FORMAT_FILE).is_file():
         around = next((folder for folder in path.absolute().parents if (folder / FORMAT_FILE).is_file()), None)
@@ -60,10 +60,10 @@ def output_folder(place: str, environment: str | None, date: str | None, patienc
     return _existing(place, "output", patience_seconds)
 
 
-def _job_file(place: str, environment: str | None, date: str | None) -> JobFile | None:
+def _job_file(place: str, preset: str | None, date: str | None) -> JobFile | None:
     path = Path(place)
     is_local = "://" not in place
-    return read_job_file(place, (), environment, date) if is_local and path.is_file() and path.suffix in _YAML else None
+    return read_job_file(place, (), preset, date) if is_local and path.is_file() and path.suffix in _YAML else None
 
 
 def _existing(url: str, what: str, patience_seconds: float) -> Folder:

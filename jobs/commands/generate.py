@@ -121,8 +121,10 @@ def _outdated(
     if elsewhere and job.on_environment_change == "stop":
         changes = "; ".join(describe_change(origin, current[origin.model]) for origin in elsewhere)
         raise UserError(
-            f"output {job.output}: the environment changed since its records were made ({changes}); "
-            "on_environment_change: keep draws the rest all the same, rerender draws those records again"
+            f"the environment changed since its records were made ({changes}); "
+            "on_environment_change: keep draws the rest all the same, rerender draws those records again",
+            ("output",),
+            job.output,
         )
     return elsewhere
 

@@ -49,7 +49,7 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     patience_seconds = job.storage_patience.total_seconds()
     manifest = open_manifest(absolute(job.manifest), patience_seconds)
     output = Folder(absolute(job.output), patience_seconds)
-    with as_user_errors(f"output {output.url}: cannot be read"):
+    with as_user_errors("cannot be read", ("output",), output.url):
         read_format(output, manifest.extra, job.layout)
     profiles = open_profiles(job)
     with connected() as here:

@@ -5,11 +5,11 @@ from typing import Any
 
 import yaml
 
+from rendermill.jobs.config.environment_values import as_expression, fill_in
 from rendermill.jobs.config.job_file import JobFile
-from rendermill.jobs.config.mistakes import Keys
 from rendermill.jobs.config.pipeline_defaults import pipeline_defaults
-from rendermill.jobs.config.variables import as_expression, fill_in
 from rendermill.jobs.console.screen import json_text, printable
+from rendermill.manifests.errors import Keys
 from rendermill.manifests.secrets import mask_secrets
 
 _WIDEST = 60
@@ -21,8 +21,8 @@ def config_as_yaml(job_file: JobFile) -> str:
     job = _without_secrets(job_file)
     lines = list(_lines(job, _fill_in(job, job_file)))
     width = max(len(text) for text, _ in lines if len(text) <= _WIDEST)
-    environment = f", environment {job_file.environment}" if job_file.environment else ""
-    head = printable(f"# {job_file.path}{environment}, date {job_file.date:%Y-%m-%d %H:%M} UTC")
+    preset = f", environment {job_file.preset}" if job_file.preset else ""
+    head = printable(f"# {job_file.path}{preset}, date {job_file.date:%Y-%m-%d %H:%M} UTC")
     return "\n".join([head, *(f"{text:{width}}  # {source}" if source else text for text, source in lines)])
 
 
@@ -31,7 +31,7 @@ def config_as_json(job_file: JobFile) -> str:
     job = _without_secrets(job_file)
     source = _fill_in(job, job_file)
     content = {
-        "environment": job_file.environment,
+        "environment": job_file.preset,
         "date": job_file.date.isoformat(timespec="seconds"),
         "job": job,
         "sources": {".".join(keys): source(keys) for keys in _keys_of_values(job)},

@@ -113,7 +113,7 @@ def verify(
         if ledger is not None:
             report.repaired = repair(ledger, broken)
     if model is not None and not report.num_records:
-        raise UserError(f"output {output.url}: no records of a model {model!r} there")
+        raise UserError(f"no records of a model {model!r} there", ("output",), output.url)
     if sample.records:
         from rendermill.jobs.verification.render_again import draw_again  # needs a cluster, which the files do not
 

@@ -1,23 +1,13 @@
-"""What a job may hold; `jobs.config.job_file` reads it."""
+"""The keys of a job file, their types and defaults; `jobs.config.job_file` reads the file."""
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PrivateAttr,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
+from rendermill.jobs.config.quantities import Duration, Share
 from rendermill.manifests.output.layout import Layout
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -26,63 +16,11 @@ DEFAULT_DTYPE: Dtype = "bfloat16"
 AttentionBackend = Literal[
     "native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "flex", "flash", "_flash_3", "sage"
 ]
-"""Of diffusers' names those that need no code from the Hub."""
-
-_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
-_DURATION_PART = r"(\d+(?:\.\d+)?) *(d|h|min|s)"
-_DURATION = rf"(?:{_DURATION_PART} *)+"
-
-
-def _duration(value: Any) -> Any:
-    if not isinstance(value, str) or value.startswith("P"):  # ISO 8601, which pydantic reads
-        return value
-    if not re.fullmatch(_DURATION, value):
-        raise ValueError("should be a duration such as 30s, 10min, 1h30min or 2d")
-    parts = re.findall(_DURATION_PART, value)
-    try:
-        return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta(0))
-    except OverflowError as error:
-        raise ValueError("should be shorter than a million years") from error
-
-
-def _positive(duration: timedelta) -> timedelta:
-    if duration <= timedelta(0):
-        raise ValueError("should be longer than 0s")
-    return duration
-
-
-def duration_text(duration: timedelta) -> str:
-    """A duration as a job file writes it: `6h`, `10min` or `1.5s`."""
-    unit = next((unit for unit in ("h", "min") if not duration % _UNITS[unit]), "s")
-    return f"{duration / _UNITS[unit]}".removesuffix(".0") + unit
-
-
-def _share(value: Any) -> Any:
-    if not isinstance(value, str) or not value.rstrip().endswith("%"):
-        return value
-    try:
-        return float(value.rstrip().removesuffix("%")) / 100
-    except ValueError as error:
-        raise ValueError("should be a share such as 0.001 or 0.1 %") from error
-
-
-Share = Annotated[
-    float,
-    BeforeValidator(_share),
-    Field(ge=0, le=1),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": "%$"}]}),
-]
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    AfterValidator(_positive),
-    PlainSerializer(duration_text, when_used="json"),
-    WithJsonSchema({"type": ["string", "number"], "pattern": rf"^({_DURATION}|P.+)$", "exclusiveMinimum": 0}),
-]
+"""Those of diffusers' names that need no code from the Hub."""
 
 
 def _disagreement(keys: tuple[str, ...], problem: str) -> PydanticCustomError:
-    """An error between keys of a section, put at one of them; pydantic itself would put it at the section."""
+    """An error about several keys, which is reported at one of them; pydantic would report it at their section."""
     return PydanticCustomError("disagreement", "{problem}", {"keys": keys, "problem": problem})
 
 
@@ -210,7 +148,7 @@ class ModelConfig(_Section):
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size where it is a number."""
+        """The batch size; None if it is found by measurement."""
         return None if self.batch == "auto" else self.batch
 
 
@@ -269,11 +207,11 @@ class Job(_Section):
 
     @property
     def templates(self) -> Mapping[tuple[str, ...], str]:
-        """The spelling of values that come from variables, by their keys; see `jobs.config.variables`."""
+        """The texts of values that come from environment variables, by keys; see `jobs.config.environment_values`."""
         return self._templates
 
     def with_templates(self, templates: Mapping[tuple[str, ...], str]) -> "Job":
-        """The job with templates of its own."""
+        """Return a copy of the job with these templates."""
         job = self.model_copy()
         job._templates = templates
         return job
@@ -309,5 +247,5 @@ class Job(_Section):
 
     @property
     def model_of_rows(self) -> str | None:
-        """The model of rows that name none: `default_model`, or the only one."""
+        """The model of rows that name none: `default_model`, or else the only model; None if there are several."""
         return self.default_model or (next(iter(self.models)) if len(self.models) == 1 else None)

@@ -1,7 +1,6 @@
-"""How a job file is read: its sources merged, resolved and checked; and which of them set what."""
+"""The reading of a job file: its layers are merged, resolved and checked; each value knows where it was set."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,11 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from rendermill.jobs.config.dates import find_date, register_date
+from rendermill.jobs.config.environment_values import Templates, fill_in, resolved, templates_of, without_values
+from rendermill.jobs.config.interpolations import bad_interpolation
 from rendermill.jobs.config.job import Job
-from rendermill.jobs.config.layers import ENVIRONMENT_VARIABLE, File, Layer, override, read_files, variables
-from rendermill.jobs.config.mistakes import Keys, Mistake, bad_interpolation, invalid_value, nearest
-from rendermill.jobs.config.variables import Templates, fill_in, resolved, templates_of, without_values
-from rendermill.manifests.errors import UserError
+from rendermill.jobs.config.layers import PRESET_VARIABLE, File, Layer, override, read_files, variables
+from rendermill.jobs.config.mistakes import Mistake, invalid_value, nearest
+from rendermill.manifests.errors import Keys, UserError
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
@@ -25,24 +25,24 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class JobFile:
-    """A job that was read, and who set what in it.
+    """A job that was read from a file, and where each of its values was set.
 
     Attributes:
-        path: the job file's.
-        environment: which of its environments was chosen, if any.
-        date: what `${date:…}` writes.
-        content: all that was set, merged and resolved, without defaults.
+        path: The path of the job file.
+        preset: The chosen one of its `environments`; None if none was chosen.
+        date: The date that `${date:…}` writes.
+        content: All settings, merged and resolved, without defaults.
     """
 
     path: str
-    environment: str | None
+    preset: str | None
     date: datetime
     layers: Sequence[Layer]
     content: Mapping[str, Any]
     job: Job
 
     def source(self, keys: Keys) -> str:
-        """Where a value comes from: `job.yaml:3`, a variable's name, `command line` or `default`."""
+        """Return where a value was set: `job.yaml:3`, the name of a variable, `command line` or `default`."""
         value: Any = self.content
         for key in keys:
             if not isinstance(value, Mapping) or key not in value:
@@ -51,45 +51,38 @@ class JobFile:
         return _place(self.layers, keys) or self.path
 
     def at_its_place(self, error: UserError) -> UserError:
-        """An error that begins with one of the job's keys, with the place of that key before it."""
-        text = str(error)
-        named = [
-            keys
-            for layer in self.layers
-            for keys in layer.places
-            if re.match(rf"{re.escape('.'.join(keys))}[:. ]", text)
-        ]
-        if not named:
+        """Return a mistake at a key of this job with the place where the key was set, as `job.yaml:3: …`."""
+        place = _place(self.layers, error.keys)
+        if place is None:
             return error
-        keys = max(named, key=len)
-        name = ".".join(keys)
-        problem = without_values(text.removeprefix(name), keys, self.content, self.job.templates)
-        return UserError(f"{_place(self.layers, keys)}: {name}{problem}")
+        texts = [error.subject, error.problem]
+        subject, problem = without_values(texts, error.keys, self.content, self.job.templates)
+        return UserError(problem, error.keys, subject, place)
 
 
 def read_job_file(
-    path: str, overrides: Sequence[str] = (), environment: str | None = None, date: str | None = None
+    path: str, overrides: Sequence[str] = (), preset: str | None = None, date: str | None = None
 ) -> JobFile:
     """Read a job file.
 
-    Later wins: files named by `extends`, the file itself, the chosen one of its `environments`, `RENDERMILL_…`
+    Later sources win: files named by `extends`, the file itself, the chosen one of its `environments`, `RENDERMILL_…`
     variables (`RENDERMILL_MODELS__SANA__BATCH=4`), overrides.
 
     Args:
         overrides: `key=value`, with dots in keys: `models.sana.batch=4`.
-        environment: one of the file's `environments`; None: what `RENDERMILL_ENVIRONMENT` says, or none.
-        date: what `${date:…}` writes, ISO 8601; None: what `RENDERMILL_DATE` says, or now.
+        preset: One of the file's `environments`; None: that of `RENDERMILL_ENVIRONMENT`, or none.
+        date: The date that `${date:…}` writes, ISO 8601; None: that of `RENDERMILL_DATE`, or now.
 
     Raises:
-        UserError: a mistake in any of these, as one line that names where it is, the key and what would be right.
+        UserError: There is a mistake in any of these. Its text names the place, the key and what would be right.
     """
     run_date = find_date(date)
     register_date(run_date)
     files = list(read_files(Path(path)).values())
-    chosen = _choose(path, files, environment)
+    chosen = _choose(path, files, preset)
     layers = [
         *(file.settings for file in files),
-        *(file.environments[chosen] for file in files if chosen and chosen in file.environments),
+        *(file.presets[chosen] for file in files if chosen and chosen in file.presets),
         *variables(),
         *(override(COMMAND_LINE, text) for text in overrides),
     ]
@@ -99,24 +92,26 @@ def read_job_file(
         templates = templates_of(content, lambda: _resolve(layers)) if reads_variables else {}
         return JobFile(path, chosen, run_date, layers, content, _check(content, templates).with_templates(templates))
     except Mistake as mistake:
-        raise UserError(f"{_place(layers, mistake.keys, mistake.is_missing) or path}: {mistake}") from mistake
+        place = _place(layers, mistake.keys, mistake.is_missing) or path
+        raise UserError(mistake.problem, mistake.keys, place=place) from mistake
 
 
 def parse_job(content: Any, source: str, templates: Templates | None = None) -> Job:
-    """Check a job's content.
+    """Check the content of a job.
 
     Args:
-        templates: how its values that come from variables are written, instead of which it may have anything.
+        source: Where the content is from, for messages.
+        templates: The texts of its values that come from environment variables; they replace those of the content.
 
     Raises:
-        UserError: names the source and the key, what is wrong and what would be right.
+        UserError: There is a mistake. Its text names the source, the key and what would be right.
     """
     try:
         if templates:
             content = fill_in(content, {keys: resolved(template, keys) for keys, template in templates.items()})
         return _check(content, templates or {}).with_templates(templates or {})
     except Mistake as mistake:
-        raise UserError(f"{source}: {mistake}") from mistake
+        raise UserError(mistake.problem, mistake.keys, place=source) from mistake
 
 
 def _check(content: Any, templates: Templates) -> Job:
@@ -124,13 +119,12 @@ def _check(content: Any, templates: Templates) -> Job:
         return Job.model_validate(content)
     except ValidationError as error:
         mistake = invalid_value(error)
-        problem = str(mistake).removeprefix(f"{'.'.join(mistake.keys)}: ")
-        problem = without_values(problem, mistake.keys, content, templates)
+        (problem,) = without_values([mistake.problem], mistake.keys, content, templates)
         raise Mistake(mistake.keys, problem, mistake.is_missing) from error
 
 
 def _resolve(layers: Sequence[Layer]) -> Any:
-    """The layers merged, and then their interpolations resolved."""
+    """Merge the layers, and then resolve their interpolations."""
     merged: Any = OmegaConf.create({})
     try:
         for layer in layers:
@@ -155,10 +149,10 @@ def _clash(earlier: Any, later: Any, keys: Keys = ()) -> Keys | None:
 
 
 def _place(layers: Sequence[Layer], keys: Keys, is_missing: bool = False) -> str | None:
-    """Where a key stands, or else the section that it belongs to: there where it was set last.
+    """Where a key, or else the section that it belongs to, was set last; None if nothing sets either.
 
     Args:
-        is_missing: tell where its section was begun instead.
+        is_missing: Whether to return where the section was begun instead.
     """
     for num_keys in range(len(keys), 0, -1):
         for layer in layers if is_missing else reversed(layers):
@@ -168,12 +162,13 @@ def _place(layers: Sequence[Layer], keys: Keys, is_missing: bool = False) -> str
 
 
 def _choose(path: str, files: Sequence[File], given: str | None) -> str | None:
-    """The environment that was asked for, which one of the files has to have."""
-    place, name = ("--environment", given) if given else (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE))
+    """The preset that the command line or the variable asks for, which one of the files has to have."""
+    place, name = ("--environment", given) if given else (PRESET_VARIABLE, os.environ.get(PRESET_VARIABLE))
     if not name:
         return None
-    known = list(dict.fromkeys(name for file in files for name in file.environments))
+    known = list(dict.fromkeys(name for file in files for name in file.presets))
     if name not in known:
         hint = nearest(name, known) if known else "it has none at all"
-        raise UserError(f"{place}: environments.{name}: {path} has no such environment; {hint}")
+        problem = f"{path} has no such environment; {hint}"
+        raise UserError(problem, ("environments", name), place=place)
     return name

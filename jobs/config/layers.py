@@ -1,4 +1,4 @@
-"""Where a job's settings come from: YAML files and those that they extend, variables, the command line."""
+"""The places where the settings of a job stand: YAML files and those that they extend, variables, the command line."""
 
 import os
 import re
@@ -14,23 +14,24 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rendermill.jobs.config.dates import DATE_VARIABLE
-from rendermill.jobs.config.mistakes import Keys, Mistake, bad_interpolation, yaml_problem
-from rendermill.manifests.errors import UserError, one_line
+from rendermill.jobs.config.interpolations import bad_interpolation
+from rendermill.jobs.config.mistakes import Mistake, yaml_problem
+from rendermill.manifests.errors import Keys, UserError, one_line
 
-ENVIRONMENT_VARIABLE = "RENDERMILL_ENVIRONMENT"
+PRESET_VARIABLE = "RENDERMILL_ENVIRONMENT"
 _PREFIX = "RENDERMILL_"
 _MAX_NUM_NODES = 1_000_000
-"""More than any job has, and less than a few aliases of aliases can make of a small file."""
+"""More than any job needs, and less than a small file can make of aliases of aliases."""
 _NOT_SETTINGS = ("extends", "environments")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one place sets; of two, the later wins.
+    """The settings that stand in one place. A later layer wins over an earlier one.
 
     Attributes:
-        content: its settings, interpolations not yet resolved.
-        places: by keys, where each setting and each section stands: a file's line, a variable, the command line.
+        content: The settings, before interpolations are resolved.
+        places: By keys, where each setting and each section stands: a line of a file, a variable, the command line.
     """
 
     content: DictConfig
@@ -39,28 +40,24 @@ class Layer:
 
 @dataclass(frozen=True)
 class File:
-    """A job file's own content.
+    """The content of one job file, without that of the files that it extends.
 
     Attributes:
-        environments: what each of its environments sets besides.
+        presets: The settings of its `environments`, by name.
     """
 
     settings: Layer
-    environments: Mapping[str, Layer]
-
-
-def _layer(content: DictConfig, place: Callable[[Keys], str]) -> Layer:
-    return Layer(content, {keys: place(keys) for keys in _paths(OmegaConf.to_container(content))})
+    presets: Mapping[str, Layer]
 
 
 def read_files(path: Path, extending: tuple[Path, ...] = ()) -> dict[Path, File]:
-    """A job file after all that it extends, each once, by their real paths.
+    """Read a job file and all that it extends, each once, by their real paths; the job file comes last.
 
     Args:
-        extending: the files that led here.
+        extending: The chain of files that extend this one.
 
     Raises:
-        UserError: one of them is not there, is no YAML, or leads back to itself.
+        UserError: One of the files does not exist, is not YAML, or extends itself.
     """
     content, lines = _load(path)
 
@@ -73,69 +70,77 @@ def read_files(path: Path, extending: tuple[Path, ...] = ()) -> dict[Path, File]
     try:
         for name in _extended(content):
             files |= read_files(_existing(path, name, extending), (*extending, path))
-        environments = {
+        presets = {
             name: _layer(settings, partial(place, within=("environments", name)))
-            for name, settings in _environments(content).items()
+            for name, settings in _presets(content).items()
         }
     except (Mistake, OmegaConfBaseException) as error:
         mistake = error if isinstance(error, Mistake) else bad_interpolation(error)
-        raise UserError(f"{place(mistake.keys)}: {mistake}") from error
+        raise UserError(mistake.problem, mistake.keys, place=place(mistake.keys)) from error
     own = OmegaConf.masked_copy(content, [str(key) for key in content if key not in _NOT_SETTINGS])
-    return files | {path.resolve(): File(_layer(own, place), environments)}
+    return files | {path.resolve(): File(_layer(own, place), presets)}
 
 
 def variables() -> list[Layer]:
-    """What `RENDERMILL_…` variables set, but for the two that say how to read a job."""
+    """Return what `RENDERMILL_…` variables set, except the two that say how to read a job."""
     return [
         override(name, f"{name.removeprefix(_PREFIX).lower().replace('__', '.')}={value}")
         for name, value in sorted(os.environ.items())
-        if name.startswith(_PREFIX) and name not in (ENVIRONMENT_VARIABLE, DATE_VARIABLE)
+        if name.startswith(_PREFIX) and name not in (PRESET_VARIABLE, DATE_VARIABLE)
     ]
 
 
 def override(place: str, text: str) -> Layer:
-    """What `key=value` sets, with dots in keys.
+    """Return what `key=value` sets. Keys have dots: `models.sana.batch=4`.
 
     Raises:
-        UserError: it is written otherwise.
+        UserError: The text has another form.
     """
     key, _, _ = text.partition("=")
     if not re.fullmatch(r"[^=.\s\[\]]+([.\[][^=.\s]+)*=.*", text, re.DOTALL):
-        raise UserError(f"{place}: {text!r}: an override is written key=value, for example models.sana.batch=4")
+        problem = f"{text!r}: an override is written key=value, for example models.sana.batch=4"
+        raise UserError(problem, place=place)
     try:
         content = OmegaConf.from_dotlist([text])
     except yaml.YAMLError as error:
-        raise UserError(f"{place}: {key}: {yaml_problem(error)}; or put the value in quotes") from error
+        raise UserError(f"{yaml_problem(error)}; or put the value in quotes", (key,), place=place) from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{place}: {bad_interpolation(error)}") from error
+        mistake = bad_interpolation(error)
+        raise UserError(mistake.problem, mistake.keys, place=place) from error
     return _layer(content, lambda _: place)
 
 
+def _layer(content: DictConfig, place: Callable[[Keys], str]) -> Layer:
+    return Layer(content, {keys: place(keys) for keys in _paths(OmegaConf.to_container(content))})
+
+
 def _load(path: Path) -> tuple[DictConfig, dict[Keys, int]]:
-    """A file's content, and the lines where its keys stand."""
+    """The content of a file, and the lines of its keys."""
     try:
         text = path.read_text("utf-8")
         content = OmegaConf.load(StringIO(text), max_yaml_expanded_nodes=_MAX_NUM_NODES)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such job file") from error
+        raise UserError("no such job file", place=str(path)) from error
     except yaml.MarkedYAMLError as error:
         if "node expansion" in str(error):
             problem = f"it has more than {_MAX_NUM_NODES} keys and values, its aliases written out; make it smaller"
-            raise UserError(f"{path}: {problem}") from error
+            raise UserError(problem, place=str(path)) from error
         line = min(error.problem_mark.line + 1 if error.problem_mark else 1, len(text.splitlines()))
-        raise UserError(f"{path}:{line}: {yaml_problem(error)}") from error
+        raise UserError(yaml_problem(error), place=f"{path}:{line}") from error
     except OmegaConfBaseException as error:
-        lines, mistake = _lines(text), bad_interpolation(error)
-        raise UserError(f"{path}:{lines.get(mistake.keys, 1)}: {mistake}") from error
+        mistake = bad_interpolation(error)
+        line = _lines(text).get(mistake.keys, 1)
+        raise UserError(mistake.problem, mistake.keys, place=f"{path}:{line}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {one_line(error)}") from error
+        raise UserError(f"cannot be read as YAML: {one_line(error)}", place=str(path)) from error
     if not isinstance(content, DictConfig):
-        raise UserError(f"{path}: a job file holds keys and values, such as `manifest: prompts.parquet`")
+        problem = "a job file holds keys and values, such as `manifest: prompts.parquet`"
+        raise UserError(problem, place=str(path))
     return content, _lines(text)
 
 
 def _lines(text: str) -> dict[Keys, int]:
-    """The lines where the keys of a YAML text stand."""
+    """The lines of the keys of a YAML text."""
     loader, lines = yaml.SafeLoader(text), dict[Keys, int]()
 
     def note(node: yaml.Node | None, keys: Keys) -> None:
@@ -159,7 +164,7 @@ def _extended(content: DictConfig) -> list[str]:
 
 
 def _existing(path: Path, name: str, extending: tuple[Path, ...]) -> Path:
-    """A file that another one extends."""
+    """The path of a file that another file extends."""
     extended, chain = Path(os.path.normpath(path.parent / name)), (*extending, path)
     if extended.resolve() in [earlier.resolve() for earlier in chain]:
         way = " → ".join(map(str, (*chain, extended)))
@@ -169,11 +174,11 @@ def _existing(path: Path, name: str, extending: tuple[Path, ...]) -> Path:
     return extended
 
 
-def _environments(content: DictConfig) -> dict[str, DictConfig]:
-    environments = OmegaConf.select(content, "environments")
-    if not isinstance(environments, DictConfig | None):
+def _presets(content: DictConfig) -> dict[str, DictConfig]:
+    presets = OmegaConf.select(content, "environments")
+    if not isinstance(presets, DictConfig | None):
         raise Mistake(("environments",), "should be settings by a name, such as `dev: {limit: 8}`")
-    settings = {str(name): OmegaConf.create() if own is None else own for name, own in (environments or {}).items()}
+    settings = {str(name): OmegaConf.create() if own is None else own for name, own in (presets or {}).items()}
     for name, own in settings.items():
         if not isinstance(own, DictConfig):
             raise Mistake(("environments", name), "should be keys and values, such as `limit: 8`")

@@ -34,8 +34,8 @@ def check_loadable(checkpoints: Mapping[str, Checkpoint], schedulers: Mapping[st
             problem = answers.get(_key(part))
             if problem:
                 changes = isinstance(part, Scheduler) and part.changes
-                where = f"models.{name}.scheduler" if changes else f"models.{name}.checkpoint"
-                raise UserError(f"{where} {checkpoints[name].source}: {one_line(Exception(problem))}")
+                keys = ("models", name, "scheduler" if changes else "checkpoint")
+                raise UserError(one_line(Exception(problem)), keys, checkpoints[name].source)
 
 
 def parts_of(checkpoint: Checkpoint, changes: Mapping[str, Any]) -> list[Part]:

@@ -89,7 +89,7 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     try:
         checkpoint = describe(_place(config.checkpoint), config.revision, config.variant)
     except UserError as error:
-        raise UserError(f"models.{name}.{error}") from error
+        raise error.within("models", name) from error
     family = family_of(checkpoint, name)
     _check_scheduler(name, config, checkpoint)
     configs = changed_configs(checkpoint, config)
@@ -97,7 +97,7 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         rules = family.rules(configs)
         own_defaults = family.defaults_of(configs)
     except BadConfig as error:
-        raise UserError(f"models.{name}.checkpoint {checkpoint.source}: {error}") from error
+        raise UserError(str(error), ("models", name, "checkpoint"), checkpoint.source) from error
     settings = _settings(job, name, config, checkpoint, family, on_gpu)
     encoding = Encoding(_media_format(name, config, rules), config.quality, job.provenance)
     encodable = EncodableRules(rules, encoding)
@@ -139,16 +139,19 @@ def family_of(checkpoint: Checkpoint, name: str) -> Family:
     Raises:
         UserError: there is none for its pipeline, or the checkpoint lacks a component that the family needs.
     """
-    where, known = f"models.{name}.checkpoint {checkpoint.source}", ", ".join(FAMILIES)
+    keys = ("models", name, "checkpoint")
     family = FAMILIES.get(checkpoint.pipeline_class)
     if family is None:
-        raise UserError(f"{where}: it is a {checkpoint.pipeline_class}; known are {known}")
+        known = ", ".join(FAMILIES)
+        raise UserError(f"it is a {checkpoint.pipeline_class}; known are {known}", keys, checkpoint.source)
     model_index = checkpoint.configs["model_index"]
     for component in family.components:
         value = model_index.get(component)
         if not isinstance(value, list) or None in value:
             raise UserError(
-                f"{where}: its model_index.json names no {component}, which {checkpoint.pipeline_class} needs"
+                f"its model_index.json names no {component}, which {checkpoint.pipeline_class} needs",
+                keys,
+                checkpoint.source,
             )
     return family
 
@@ -169,10 +172,10 @@ def _check_scheduler(name: str, config: ModelConfig, checkpoint: Checkpoint) -> 
         return  # `jobs.planning.loadable` tells that there is no such class
     for key, value in config.scheduler.items():
         if key not in known:
-            raise UserError(f"models.{name}.scheduler.{key}: unknown key; {_hint(key, known)}")
+            raise UserError(f"unknown key; {_hint(key, known)}", ("models", name, "scheduler", key))
         problem = problem_of_value(key, known[key], value)
         if problem:
-            raise UserError(f"models.{name}.scheduler.{key}: {problem}, got {value!r}")
+            raise UserError(f"{problem}, got {value!r}", ("models", name, "scheduler", key))
 
 
 def _hint(key: str, known: Collection[str]) -> str:
@@ -182,13 +185,14 @@ def _hint(key: str, known: Collection[str]) -> str:
 
 def _check_arguments(name: str, config: ModelConfig, family: Family) -> None:
     for argument, value in config.pipeline_arguments.items():
-        where = f"models.{name}.pipeline_arguments.{argument}"
+        keys = ("models", name, "pipeline_arguments", argument)
         if argument not in family.arguments:
-            raise UserError(f"{where}: unknown key; {_hint(argument, family.arguments)}")
+            raise UserError(f"unknown key; {_hint(argument, family.arguments)}", keys)
         try:
             TypeAdapter(family.arguments[argument]).validate_python(value, strict=True)
         except ValidationError as error:
-            raise UserError(f"{where}: {error.errors()[0]['msg'].removeprefix('Input ')}, got {value!r}") from error
+            problem = error.errors()[0]["msg"].removeprefix("Input ")
+            raise UserError(f"{problem}, got {value!r}", keys) from error
 
 
 def _dtype(name: str, config: ModelConfig, checkpoint: Checkpoint) -> Mapping[str, str]:
@@ -198,7 +202,7 @@ def _dtype(name: str, config: ModelConfig, checkpoint: Checkpoint) -> Mapping[st
     known = ["default", *checkpoint.components]
     for component in config.dtype:
         if component not in known:
-            raise UserError(f"models.{name}.dtype.{component}: unknown key; {_hint(component, known)}")
+            raise UserError(f"unknown key; {_hint(component, known)}", ("models", name, "dtype", component))
     return {"default": DEFAULT_DTYPE} | config.dtype
 
 
@@ -207,7 +211,7 @@ def _settings(
 ) -> Settings:
     _check_arguments(name, config, family)
     if config.offload != "none" and not on_gpu:
-        raise UserError(f"models.{name}.offload: {config.offload!r} needs a GPU; leave it out on a CPU")
+        raise UserError(f"{config.offload!r} needs a GPU; leave it out on a CPU", ("models", name, "offload"))
     dtype = _dtype(name, config, checkpoint)
     is_compiled = on_gpu if config.compile == "auto" else config.compile
     is_strict = job.reproducibility == "strict"
@@ -229,16 +233,16 @@ def _speedups(name: str, config: ModelConfig, family: Family, dtype: Mapping[str
     for key in asked:
         if key not in family.speedups:
             known = f"it has {', '.join(family.speedups)}" if family.speedups else "it has none"
-            raise UserError(f"models.{name}.speedups.{key}: this pipeline has no such speedup; {known}")
+            raise UserError(f"this pipeline has no such speedup; {known}", ("models", name, "speedups", key))
     if "quantization" in asked:
-        where = f"models.{name}.speedups.quantization: float8 needs"
+        keys = ("models", name, "speedups", "quantization")
         if not on_gpu:
-            raise UserError(f"{where} a GPU; leave it out on a CPU")
+            raise UserError("float8 needs a GPU; leave it out on a CPU", keys)
         if find_spec("torchao") is None:
-            raise UserError(f"{where} torchao; install it with: pip install 'rendermill[float8]'")
+            raise UserError("float8 needs torchao; install it with: pip install 'rendermill[float8]'", keys)
         default = dtype.get("default", "float32")
         if {dtype.get(component, default) for component in ("transformer", "transformer_2")} != {"bfloat16"}:
-            raise UserError(f"{where} `dtype: bfloat16`")
+            raise UserError("float8 needs `dtype: bfloat16`", keys)
     return Speedups(**asked)
 
 
@@ -247,14 +251,16 @@ def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
     media_format = config.format or formats[0]
     if media_format not in formats:
         raise UserError(
-            f"models.{name}.format: this model draws {rules.kind}s, so {' or '.join(formats)}, not {media_format}"
+            f"this model draws {rules.kind}s, so {' or '.join(formats)}, not {media_format}",
+            ("models", name, "format"),
         )
     if config.quality is not None and media_format not in _QUALITY:
-        raise UserError(f"models.{name}.quality: {media_format} has none; remove it")
+        raise UserError(f"{media_format} has none; remove it", ("models", name, "quality"))
     lowest, highest = _QUALITY.get(media_format, (0, 0))
     if config.quality is not None and not lowest <= config.quality <= highest:
         raise UserError(
-            f"models.{name}.quality: {config.quality} is outside {lowest} … {highest}, the range of {media_format}"
+            f"{config.quality} is outside {lowest} … {highest}, the range of {media_format}",
+            ("models", name, "quality"),
         )
     return media_format
 
@@ -267,5 +273,6 @@ def _defaults(
     shape: dict[str, Any] = {key: defaults.get(key) for key in judged}
     problem = rules.problem(**shape)
     if problem:
-        raise UserError(f"models.{name}.defaults.{problem}")
+        argument, _, words = problem.partition(": ")
+        raise UserError(words, ("models", name, "defaults", argument))
     return defaults

@@ -17,7 +17,8 @@ from rendermill.actors.services import metrics
 from rendermill.actors.services.audit import is_chosen
 from rendermill.jobs.cluster.actor_health import ActorHealth
 from rendermill.jobs.cluster.health import ClusterHealth, ClusterLost
-from rendermill.jobs.config.job import Job, duration_text
+from rendermill.jobs.config.job import Job
+from rendermill.jobs.config.quantities import duration_text
 from rendermill.jobs.console.screen import Screen, show_progress
 from rendermill.jobs.console.signals import Interruption
 from rendermill.jobs.planning.origins import describe_change, made_elsewhere

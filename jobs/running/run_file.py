@@ -8,9 +8,9 @@ from typing import Any
 from rendermill.actors.checkpoints.files import is_on_hub
 from rendermill.actors.versions import versions
 from rendermill.jobs.cluster.connection import is_submitted_job
+from rendermill.jobs.config.environment_values import as_expression, fill_in
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.config.job_file import parse_job
-from rendermill.jobs.config.variables import as_expression, fill_in
 from rendermill.manifests.output.layout import run_file
 from rendermill.manifests.output.runs import Counts, RunState, State, damaged, now, read_run
 from rendermill.manifests.storage.folder import Folder

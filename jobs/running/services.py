@@ -61,8 +61,8 @@ def open_profiles(job: Job) -> Folder:
     if is_local(profiles.url):
         nearest = next(place for place in (Path(profiles.url), *Path(profiles.url).parents) if place.exists())
         if not nearest.is_dir():
-            raise UserError(f"profile {profiles.url}: {nearest} is a file; give a folder")
-    with as_user_errors(f"profile {profiles.url}: cannot be read"):
+            raise UserError(f"{nearest} is a file; give a folder", ("profile",), profiles.url)
+    with as_user_errors("cannot be read", ("profile",), profiles.url):
         profiles.names("")
     return profiles
 

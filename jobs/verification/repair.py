@@ -82,7 +82,7 @@ def opened_for_repair(output: Folder, say: Callable[[str], None]) -> Iterator[Le
     with Lease(output, new_run_id(), say=say) as lease:
         stored = stored_format(output)
         if stored is None:
-            raise UserError(f"output {output.url}: its {FORMAT_FILE} is gone")
+            raise UserError(f"its {FORMAT_FILE} is gone", ("output",), output.url)
         ledger = Ledger(FencedFolder.of(output, lease), *stored)
         for problem in ledger.problems:
             say(f"output {output.url}: {problem}")

@@ -56,15 +56,17 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
     first, its_layout = stored
     if its_layout != media_layout:
         raise UserError(
-            f"layout: {media_layout}, but output {folder.url} began with {its_layout}; "
-            f"write `layout: {its_layout}`, or give another output"
+            f"{media_layout}, but output {folder.url} began with {its_layout}; "
+            f"write `layout: {its_layout}`, or give another output",
+            ("layout",),
         )
     for field in extra:
         if field.name not in first.names or not holds(first.field(field.name).type, field.type):
             had = first.field(field.name).type if field.name in first.names else "absent"
             raise UserError(
-                f"manifest: column `{field.name}` is {field.type}, but {had} in the first run of output "
-                f"{folder.url}; the extra columns of an output stay as they began"
+                f"column `{field.name}` is {field.type}, but {had} in the first run of output "
+                f"{folder.url}; the extra columns of an output stay as they began",
+                ("manifest",),
             )
     return first
 
@@ -86,8 +88,10 @@ def stored_format(folder: Folder) -> tuple[pa.Schema, layout.Layout] | None:
             raise ValueError(f"layout {content['layout']!r}")
     except (*_NO_JSON, KeyError, pa.ArrowException) as error:
         raise UserError(
-            f"output {folder.url}: {layout.FORMAT_FILE} cannot be read ({type(error).__name__}: {one_line(error)}); "
-            "put it back as it was, or delete it, and the next run writes it again from its job and manifest"
+            f"{layout.FORMAT_FILE} cannot be read ({type(error).__name__}: {one_line(error)}); "
+            "put it back as it was, or delete it, and the next run writes it again from its job and manifest",
+            ("output",),
+            folder.url,
         ) from error
     return schema, content["layout"]
 
@@ -105,5 +109,7 @@ def refuse_newer(url: str, stored: bytes) -> None:
         return
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UserError(
-            f"output {url}: its format {version} is newer than this rendermill's {FORMAT_VERSION}; upgrade rendermill"
+            f"its format {version} is newer than this rendermill's {FORMAT_VERSION}; upgrade rendermill",
+            ("output",),
+            url,
         )

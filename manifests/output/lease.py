@@ -71,12 +71,13 @@ class Lease:
         Raises:
             UserError: Another run holds it, or the output cannot be written.
         """
-        with as_user_errors(f"output {self._folder.url}: cannot be written"):
+        with as_user_errors("cannot be written", ("output",), self._folder.url):
             number = newest_number(self._without_retries)
             if number is not None and self._is_alive(number):
-                raise UserError(self._refusal(read_lease(self._without_retries, number)))
+                holder = read_lease(self._without_retries, number)
+                raise UserError(self._refusal(holder), ("output",), self._folder.url)
             if not self.take(number):
-                raise UserError(f"output {self._folder.url}: another run has just begun to write there; wait for it")
+                raise UserError("another run has just begun to write there; wait for it", ("output",), self._folder.url)
         threading.Thread(target=self._keep_alive, daemon=True).start()
 
     def take(self, after: int | None) -> bool:
@@ -210,7 +211,7 @@ class Lease:
 
     def _refusal(self, holder: Holder) -> str:
         return (
-            f"output {self._folder.url}: run {holder.run_id} writes there since {holder.since}, on {holder.host}, "
+            f"run {holder.run_id} writes there since {holder.since}, on {holder.host}, "
             f"process {holder.process_id}; wait for it or stop it. "
             f"If it dies, another run can follow after {self._max_silence:.0f} s of silence"
         )

@@ -73,7 +73,7 @@ def _read(output: Folder, names: Sequence[str], columns: Sequence[str]) -> Itera
         except FileNotFoundError:  # a run that is under way moved it
             continue
         except pa.ArrowException as error:
-            raise UserError(f"output {output.url}: {name} cannot be read ({one_line(error)})") from error
+            raise UserError(f"{name} cannot be read ({one_line(error)})", ("output",), output.url) from error
         # an earlier version may have written fewer columns; a manifest's own columns stay as they are
         fields = [_FIELDS[column] if column in _FIELDS else table.schema.field(column) for column in wanted]
         yield conformed(table, pa.schema(fields))

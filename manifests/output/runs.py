@@ -151,7 +151,7 @@ def read_run(output: Folder, run_id: str) -> RunState:
     """
     content = output.read(run_file(run_id))
     if content is None:
-        raise UserError(f"output {output.url}: no {run_file(run_id)} there")
+        raise UserError(f"no {run_file(run_id)} there", ("output",), output.url)
     try:
         return RunState.model_validate({"run_id": run_id, **json.loads(content)})
     except (*_UNREADABLE, TypeError) as error:
@@ -168,7 +168,7 @@ def newest_run(output: Folder) -> str:
         name.removeprefix(f"{RUNS}/").removesuffix(".json") for name in output.names(RUNS) if name.endswith(".json")
     ]
     if not runs:
-        raise UserError(f"output {output.url}: no runs/*.json there, so it is no output of rendermill")
+        raise UserError("no runs/*.json there, so it is no output of rendermill", ("output",), output.url)
     holder = read_holder(output)
     if holder is not None and holder.run_id in runs:
         return holder.run_id
@@ -182,8 +182,10 @@ def damaged(output: Folder, run_id: str, error: Exception) -> UserError:
         error: What reading or using the content raised.
     """
     return UserError(
-        f"output {output.url}: {run_file(run_id)} is damaged ({type(error).__name__}: {one_line(error, 100)}); "
-        "delete it: it says what one run did, and no record depends on it"
+        f"{run_file(run_id)} is damaged ({type(error).__name__}: {one_line(error, 100)}); "
+        "delete it: it says what one run did, and no record depends on it",
+        ("output",),
+        output.url,
     )
 
 

@@ -66,7 +66,7 @@ def find_files(url: str) -> list[ManifestFile]:
         found = _matches(filesystem, path, root, url)
     paths = _without_outputs(filesystem, root, sorted(found))
     if not paths:
-        raise UserError(f"manifest {url}: no such file, folder with *.parquet files, or glob with a match")
+        raise UserError("no such file, folder with *.parquet files, or glob with a match", ("manifest",), url)
     return [
         ManifestFile(_name(filesystem, url, path), url, path, found[path], _partitions(path[len(root) :]))
         for path in paths
@@ -83,9 +83,11 @@ def _in_folder(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> 
         kind = "Iceberg" if _ICEBERG.match(below) else kind
         if kind:
             raise UserError(
-                f"manifest {url}: {path.partition('/metadata/')[0] if kind == 'Iceberg' else folder} is a table of "
+                f"{path.partition('/metadata/')[0] if kind == 'Iceberg' else folder} is a table of "
                 f"{kind}, whose files also hold rows that it no longer has; write its rows to Parquet files, or give a "
-                f"glob such as {url.rstrip('/')}/*.parquet to read every file"
+                f"glob such as {url.rstrip('/')}/*.parquet to read every file",
+                ("manifest",),
+                url,
             )
         if below.lower().endswith(".parquet") and not any(map(_is_hidden, parts)):
             found[path] = size
@@ -141,7 +143,7 @@ def _walk_local(
         if with_folders:
             yield entry.path, None
         if entry.is_symlink() and os.path.realpath(entry.path) in above:
-            raise UserError(f"manifest {url}: {entry.path} links to a folder that it lies in; remove the link")
+            raise UserError(f"{entry.path} links to a folder that it lies in; remove the link", ("manifest",), url)
         if depth is None or depth > 1:
             yield from _walk_local(entry.path, url, None if depth is None else depth - 1, with_folders, above)
 

@@ -68,15 +68,15 @@ def open_manifest(url: str, patience_seconds: float = 0.0) -> Manifest:
     Raises:
         UserError: nothing there, no readable file, or extra columns that no record could carry.
     """
-    with as_user_errors(f"manifest {url}: cannot be read"):
+    with as_user_errors("cannot be read", ("manifest",), url):
         files = find_files(url)
     footers, unreadable = _read_footers(_with_whole_numbers(files), patience_seconds)
     if not footers:
         name, reason = next(iter(unreadable.items()))
-        raise UserError(f"manifest {name}: {reason}")
+        raise UserError(reason, ("manifest",), name)
     row_groups = [group for footer in footers for group in _row_groups(footer, patience_seconds)]
     if not any(group.num_rows for group in row_groups):
-        raise UserError(f"manifest {url}: it has no rows")
+        raise UserError("it has no rows", ("manifest",), url)
     return Manifest(row_groups, _extra_columns(footers), unreadable)
 
 
@@ -226,13 +226,14 @@ def _extra_columns(footers: list[_Footer]) -> pa.Schema:
         for name, data_type in footer.extra.items():
             if name in RESERVED_NAMES or name.startswith(INTERNAL_PREFIX):
                 raise UserError(
-                    f"manifest {footer.file.name}: column `{name}` is the name of a record's own column; rename it"
+                    f"column `{name}` is the name of a record's own column; rename it", ("manifest",), footer.file.name
                 )
             common = common_type(found.get(name, data_type), data_type)
             if common is None:
                 raise UserError(
-                    f"manifest {footer.file.name}: column `{name}` is {data_type}, "
-                    f"but {found[name]} in another file of it"
+                    f"column `{name}` is {data_type}, but {found[name]} in another file of it",
+                    ("manifest",),
+                    footer.file.name,
                 )
             found[name] = common
     return pa.schema([(name, found[name]) for name in sorted(found)])

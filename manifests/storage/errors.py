@@ -4,25 +4,27 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rendermill.manifests.errors import LeaseLost, UserError, one_line, traceback_of
+from rendermill.manifests.errors import Keys, LeaseLost, UserError, one_line, traceback_of
 from rendermill.manifests.storage.retries import is_transient
 
 
 @contextmanager
-def as_user_errors(prefix: str) -> Iterator[None]:
+def as_user_errors(problem: str, keys: Keys = (), subject: str = "") -> Iterator[None]:
     """Turn every error within the block into a `UserError`.
 
     For the first access to a store: an error there means that the URL, the credentials or the network are wrong.
 
     Args:
-        prefix: The beginning of the error's message, before a colon.
+        problem: What cannot be done, such as `cannot be read`; the message of the store follows.
+        keys: The key of the job that names the store, as for `UserError`.
+        subject: The URL, as for `UserError`.
     """
     try:
         yield
     except (UserError, LeaseLost):
         raise
     except Exception as error:
-        raise UserError(f"{prefix}: {one_line(error)}") from error
+        raise UserError(f"{problem}: {one_line(error)}", keys, subject) from error
 
 
 @contextmanager

@@ -63,9 +63,9 @@ def check_can_be_output(url: str) -> None:
     """
     instead = "give a folder on a disk that every node sees, or an object store such as s3://bucket/folder"
     if "::" in url:
-        raise UserError(f"output: {url} is one store within another, which cannot be written safely; {instead}")
+        raise UserError(f"{url} is one store within another, which cannot be written safely; {instead}", ("output",))
     schemes = {url.partition("://")[0]} if "://" in url else set()
     if schemes & _SCHEMES_OF_ONE_PROCESS:
-        raise UserError(f"output: {url} lives in the memory of one process, and is lost with it; {instead}")
+        raise UserError(f"{url} lives in the memory of one process, and is lost with it; {instead}", ("output",))
     if schemes & _READ_ONLY_SCHEMES:
-        raise UserError(f"output: {url} can only be read; {instead}")
+        raise UserError(f"{url} can only be read; {instead}", ("output",))

@@ -59,7 +59,7 @@ class Ledger:
     ) -> None:
         self.folder = folder
         self.has_shards = media_layout == "webdataset"
-        with as_user_errors(f"output {folder.url}: cannot be written"):
+        with as_user_errors("cannot be written", ("output",), folder.url):
             folder.fence_disk()  # before anything is read: what is read from here on changes by this run's writes alone
             self.extra = ensure_format(folder, extra, media_layout)
         self._origins = Origins()

@@ -144,8 +144,10 @@ class PartFiles:
             if is_transient(error) or isinstance(error, FileNotFoundError | PermissionError):
                 raise
             raise UserError(
-                f"output {self._folder.url}: {name} cannot be read ({one_line(error)}); put it back as it was, or "
-                "move it away, and the items that it held are rendered again"
+                f"{name} cannot be read ({one_line(error)}); put it back as it was, or move it away, "
+                "and the items that it held are rendered again",
+                ("output",),
+                self._folder.url,
             ) from error
 
     def _content(self, table: pa.Table) -> bytes:

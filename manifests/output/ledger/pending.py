@@ -74,8 +74,9 @@ class Pending:
             if is_transient(error):
                 raise
             raise UserError(
-                f"output {self._folder.url}: {name} cannot be read ({one_line(error)}); delete it, and the items "
-                "that it held are rendered again"
+                f"{name} cannot be read ({one_line(error)}); delete it, and the items that it held are rendered again",
+                ("output",),
+                self._folder.url,
             ) from error
         self._stored.append(KeyedRows.of(table))
 

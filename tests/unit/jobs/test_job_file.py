@@ -82,11 +82,11 @@ environments:
     assert {keys: read.source(tuple(keys.split("."))) for keys in expected} == expected
 
     monkeypatch.delenv("RENDERMILL_MODELS__SANA__BATCH")
-    dev = read_job_file("job.yaml", environment="dev")
+    dev = read_job_file("job.yaml", preset="dev")
     assert (dev.job.limit, dev.job.models["sana"].batch, dev.source(("limit",))) == (8, 1, "job.yaml:5")
     monkeypatch.setenv("RENDERMILL_ENVIRONMENT", "prod")
     assert read_job_file("job.yaml").job.output == "s3://bucket/night"
-    assert read_job_file("job.yaml", environment="dev").job.limit == 8, "the command line wins"
+    assert read_job_file("job.yaml", preset="dev").job.limit == 8, "the command line wins"
 
 
 def test_environments_of_files_are_merged_over_all_files() -> None:
@@ -94,9 +94,9 @@ def test_environments_of_files_are_merged_over_all_files() -> None:
         base="limit: 1\nenvironments: {dev: {limit: 2, seed: 2}, idle: }\n",
         job=f"extends: base.yaml\n{SMALL}limit: 3\nenvironments: {{dev: {{seed: 4}}}}\n",
     )
-    job = read_job_file("job.yaml", environment="dev").job
+    job = read_job_file("job.yaml", preset="dev").job
     assert (job.limit, job.seed) == (2, 4)
-    assert read_job_file("job.yaml", environment="idle").job.limit == 3
+    assert read_job_file("job.yaml", preset="idle").job.limit == 3
 
 
 def test_the_date_is_given_or_now_and_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,13 +453,18 @@ def test_a_mistake_is_one_line_with_its_place(
 def test_a_mistake_found_later_has_its_place_too() -> None:
     write(job=SMALL)
     read = read_job_file("job.yaml", ["models.sana.quality=90"])
-    found = {
-        "models.sana.quality: png has none": "command line: models.sana.quality: png has none",
-        "models.sana.checkpoint org/sana: gone": "job.yaml:3: models.sana.checkpoint org/sana: gone",
-        "output out: cannot be written": "job.yaml:2: output out: cannot be written",
-        "outputs are many": "outputs are many",
-    }
-    assert {text: str(read.at_its_place(UserError(text))) for text in found} == found
+    found = [
+        (UserError("png has none", ("models", "sana", "quality")), "command line: models.sana.quality: png has none"),
+        (
+            UserError("gone", ("checkpoint",), "org/sana").within("models", "sana"),
+            "job.yaml:3: models.sana.checkpoint org/sana: gone",
+        ),
+        (UserError("too few", ("models", "sana", "pool")), "command line: models.sana.pool: too few"),
+        (UserError("cannot be written", ("output",), "out"), "job.yaml:2: output out: cannot be written"),
+        (UserError("output is full"), "output is full"),
+    ]
+    for error, message in found:
+        assert str(read.at_its_place(error)) == message
 
 
 def test_a_mistake_found_later_does_not_tell_a_number_of_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,5 +472,5 @@ def test_a_mistake_found_later_does_not_tell_a_number_of_a_variable(monkeypatch:
     for value, told in (("50", "{} is not a multiple of 32; 32 or 64 would be"), ("16384", "{} is over 16383")):
         monkeypatch.setenv("X", value)
         read = read_job_file("job.yaml", ["models.sana.defaults.width=${oc.env:X}"])
-        error = read.at_its_place(UserError(f"models.sana.defaults.width: {told.format(value)}"))
+        error = read.at_its_place(UserError(told.format(value), ("models", "sana", "defaults", "width")))
         assert str(error) == f"command line: models.sana.defaults.width: {told.format('${oc.env:X}')}"

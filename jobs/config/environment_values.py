@@ -1,12 +1,13 @@
-"""Values that a job takes from environment variables with `${oc.env:NAME}`: they are used, and never shown.
+"""Values that a job takes from environment variables with `${oc.env:NAME}`. They are used, and never shown.
 
-A job is resolved twice: once with the values, and once with a mark in the place of each, which says where they went.
+A job is resolved twice: once with the values, and once with a mark in place of each value. The marks show which of the
+job's values contain which variable, so that messages and printed jobs have `${oc.env:NAME}` there instead.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,24 +15,32 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from rendermill.jobs.config.interpolations import ResolverError, bad_interpolation
 from rendermill.jobs.config.job import Job
-from rendermill.jobs.config.mistakes import Keys, Mistake, bad_interpolation
+from rendermill.jobs.config.mistakes import Mistake
+from rendermill.manifests.errors import Keys
 from rendermill.manifests.secrets import hide, mask_secrets
 
 Templates = Mapping[Keys, str]
-"""By keys, how a job file writes a value that holds some of a variable's: `s3://bucket/${oc.env:FOLDER}`."""
+"""By keys, the text of a job file that gave a value, such as `s3://bucket/${oc.env:FOLDER}`."""
 
 _MARK = re.compile("oc9env_([0-9a-f]+)_vne9co")  # of characters that may stand in any expression of OmegaConf
 _SHORTEST_HIDDEN = 4
-"""Characters of a value that is hidden everywhere; shorter ones are part of many words."""
+"""Values with at least this many characters are hidden everywhere; shorter ones are part of many words."""
 _is_marking = False
 _names_read: set[str] = set()
 
 
-def _read(*given: Any) -> Any:
-    name = str(given[0])
+def _read(*arguments: Any) -> Any:
+    """The value of `${oc.env:NAME}` or `${oc.env:NAME,default}`, or its mark."""
+    name = str(arguments[0])
     _names_read.add(name)
-    return _mark(name) if _is_marking and name in os.environ else oc.env(*given)
+    if _is_marking and name in os.environ:
+        return _mark(name)
+    if len(arguments) == 1 and name not in os.environ:
+        hint = f"set it, or give a default: ${{oc.env:{name},default}}"
+        raise ResolverError(f"environment variable {name!r} not found; {hint}")
+    return oc.env(*arguments)
 
 
 def _mark(name: str) -> str:
@@ -42,11 +51,11 @@ OmegaConf.register_resolver("oc.env", _read, replace=True)
 
 
 def templates_of(content: Any, resolve: Callable[[], Any]) -> Templates:
-    """How the values of a job that come from variables are written.
+    """Return the texts that gave those values of a job which contain environment variables.
 
     Args:
-        content: the job's, resolved.
-        resolve: resolves it once more.
+        content: The content of the job, resolved.
+        resolve: Resolves the job again.
     """
     with _marking():
         try:
@@ -59,7 +68,7 @@ def templates_of(content: Any, resolve: Callable[[], Any]) -> Templates:
 
 
 def fill_in(content: Any, values: Mapping[Keys, Any]) -> Any:
-    """A job's content with other values at these keys."""
+    """Replace the values at these keys of a job's content, and return the content."""
     for keys, value in values.items():
         section = _at(content, keys[:-1])
         section[int(keys[-1]) if isinstance(section, list) else keys[-1]] = value
@@ -67,49 +76,54 @@ def fill_in(content: Any, values: Mapping[Keys, Any]) -> Any:
 
 
 def resolved(template: str, keys: Keys) -> Any:
-    """The value that a template stands for now.
+    """Return the value that a template has with the present environment variables.
 
     Raises:
-        Mistake: a variable is not set.
+        Mistake: A variable is not set.
     """
     try:
         return OmegaConf.create({"value": template}).value
     except OmegaConfBaseException as error:
-        raise Mistake(keys, str(bad_interpolation(error)).partition(": ")[2]) from error
+        raise Mistake(keys, bad_interpolation(error).problem) from error
 
 
 def as_expression(text: str) -> str:
-    """A text as a job file writes it, where `${` would begin an expression."""
+    """Return a text as a job file has to write it, where `${` would begin an expression."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
-def without_values(problem: str, keys: Keys, content: Any, templates: Templates) -> str:
-    """What is wrong at some keys, with templates in the place of values that come from variables, however short.
+def without_values(texts: Sequence[str], keys: Keys, content: Any, templates: Templates) -> list[str]:
+    """Replace values of environment variables, however short, by their templates.
 
     Args:
-        problem: in words, without the keys.
-        content: the job's, resolved.
+        texts: The parts of a message about the value at some keys, without the keys.
+        content: The content of the job, resolved.
     """
+    kept = list(texts)
     for own, template in templates.items():
         if own[: len(keys)] == keys or keys[: len(own)] == own:
-            problem = _without(problem, _at(content, own), template)
-    return problem
+            kept = _without(kept, _at(content, own), template)
+    return kept
 
 
-def _without(problem: str, value: Any, template: str) -> str:
-    """A problem without the value that it is about.
+def _without(texts: list[str], value: Any, template: str) -> list[str]:
+    """Replace the value that a message is about.
 
-    A long value is replaced wherever it stands; a short one, which may be a part of other words and numbers, in quotes,
-    after "got" or as a name in a path, or else where it first stands by itself.
+    A long value is replaced everywhere. A short value may be a part of other words and numbers, so it is replaced in
+    quotes, after "got" and as a name in a path, or else where it first stands by itself.
     """
     text = str(value)
     if len(text) >= _SHORTEST_HIDDEN:
-        return problem.replace(repr(value), template).replace(text, template)
+        return [part.replace(repr(value), template).replace(text, template) for part in texts]
     alone = re.escape(text) + r"(?![\w.-])"
     for pattern in (re.escape(repr(text)), f"(?<=got ){alone}", f"(?<=/){alone}"):
-        if re.search(pattern, problem):
-            return re.sub(pattern, lambda _: template, problem)
-    return re.sub(rf"(?<![\w.-]){alone}", lambda _: template, problem, count=1)
+        if any(re.search(pattern, part) for part in texts):
+            return [re.sub(pattern, lambda _: template, part) for part in texts]
+    alone = rf"(?<![\w.-]){alone}"
+    first = next((index for index, part in enumerate(texts) if re.search(alone, part)), None)
+    return [
+        re.sub(alone, lambda _: template, part, count=1) if index == first else part for index, part in enumerate(texts)
+    ]
 
 
 def _at(content: Any, keys: Keys) -> Any:
@@ -129,7 +143,7 @@ def _marking() -> Iterator[None]:
 
 
 def _marked(content: Any) -> Any:
-    """A resolved job with marks wherever a text holds the value of a variable that was read."""
+    """A resolved job with marks in place of all texts that equal the value of a variable that was read."""
     if isinstance(content, dict):
         return {key: _marked(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -159,7 +173,7 @@ def _template(marked: str, is_text: bool) -> str:
 
 
 def _hide(content: Any, marked: Any, templates: Templates) -> None:
-    """Keep the values out of messages, too, but for those that say nothing: short ones, numbers, words in clear."""
+    """Hide the values in all later messages, except short ones, numbers, and words that the job also has in clear."""
     names = {name for template in templates.values() for name in re.findall(r"\$\{oc\.env:([^}]+)\}", template)}
     in_clear = _MARK.sub("", json.dumps(marked, default=str)) + (json.dumps(Job.model_json_schema()) if names else "")
     for name in names:
