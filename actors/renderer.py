@@ -19,13 +19,14 @@ from rendermill.actors.engine.outcome import Outcome, Outcomes, completed, faile
 from rendermill.actors.environment import device_name, environment, make_deterministic
 from rendermill.actors.media.rendered_table import rendered_table
 from rendermill.actors.services import metrics
-from rendermill.actors.services.audit import Rendering, is_chosen
+from rendermill.actors.services.audit import is_chosen
 from rendermill.actors.services.crash_journal import Suspicion
 from rendermill.actors.services.guard import verdict
 from rendermill.actors.services.reporter import RayReporter, watchdog_of_this_process
 from rendermill.actors.services.tuning.compiled import SharedCompilation
 from rendermill.actors.spec import RendererSpec
 from rendermill.manifests.errors import one_line
+from rendermill.manifests.output.tuning_report import AuditedRendering
 from rendermill.manifests.schema import Request
 from rendermill.models.registry import FAMILIES
 
@@ -153,8 +154,8 @@ class Renderer:
             rendering = self._rendering_of(self._engine.render_one(request))
             ray.get(self._spec.findings.rendered_again.remote(request.request_hash, rendering))
 
-    def _rendering_of(self, outcome: Outcome) -> Rendering:
-        if outcome.frames is None:
-            return Rendering(self._id, "", outcome.batch_size)
-        pixels = np.ascontiguousarray(outcome.frames)
-        return Rendering(self._id, hashlib.sha256(pixels.data).hexdigest(), outcome.batch_size)
+    def _rendering_of(self, outcome: Outcome) -> AuditedRendering:
+        sha256 = ""
+        if outcome.frames is not None:
+            sha256 = hashlib.sha256(np.ascontiguousarray(outcome.frames).data).hexdigest()
+        return AuditedRendering(renderer=self._id, pixel_sha256=sha256, batch_size=outcome.batch_size)

@@ -1,47 +1,23 @@
 """Items that are rendered twice, by two actors, to check that the pixels are equal. No Ray and no torch here."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 
+from rendermill.manifests.output.tuning_report import AuditDifference, AuditedRendering
 from rendermill.manifests.schema import Request
 
 _NUM_HASH_DIGITS = 13
 """The number of digits of the request hash that decide: 52 bits, which a float holds exactly."""
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """One rendering of an item.
-
-    Attributes:
-        renderer: the id of the actor.
-        pixel_sha256: the hash of the frames; empty if it failed.
-        batch_size: the number of items that were rendered together.
-    """
-
-    renderer: str
-    pixel_sha256: str
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Two renderings of an item whose pixels should be equal and are not."""
-
-    request: Request
-    first: Rendering
-    second: Rendering
-
-
 class Audits:
     """Keeps which actor rendered which of the chosen items, and the results of the second renderings."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, tuple[Request, Rendering]] = {}
-        self._taken: dict[Hashable, tuple[Request, Rendering]] = {}
+        self._waiting: dict[Hashable, tuple[Request, AuditedRendering]] = {}
+        self._taken: dict[Hashable, tuple[Request, AuditedRendering]] = {}
         self._renderers: dict[str, set[str]] = {}
         self.num_equal = 0
-        self.differences: list[Difference] = []
+        self.differences: list[AuditDifference] = []
 
     def join(self, model: str, renderer: str) -> None:
         """Record that an actor renders for a model."""
@@ -51,7 +27,7 @@ class Audits:
         """Return the number of actors that have rendered for a model."""
         return len(self._renderers.get(model, ()))
 
-    def add_first(self, request: Request, rendering: Rendering) -> None:
+    def add_first(self, request: Request, rendering: AuditedRendering) -> None:
         """Record the first rendering of an item."""
         self._waiting[request.request_hash] = request, rendering
 
@@ -68,7 +44,7 @@ class Audits:
             del self._waiting[key]
         return [request for request, _ in taken.values()]
 
-    def add_second(self, request_hash: str, rendering: Rendering) -> None:
+    def add_second(self, request_hash: str, rendering: AuditedRendering) -> None:
         """Record the second rendering of an item, and compare it with the first one."""
         if request_hash not in self._taken:  # taken before this actor died: counts as not rendered twice
             return
@@ -76,7 +52,8 @@ class Audits:
         if first.pixel_sha256 == rendering.pixel_sha256:
             self.num_equal += 1
         else:
-            self.differences.append(Difference(request, first, rendering))
+            difference = AuditDifference(request=request._asdict(), first=first, second=rendering)
+            self.differences.append(difference)
 
 
 def is_chosen(request_hash: str, share: float) -> bool:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from rendermill.actors.engine.tuning.profile import Profile
-from rendermill.actors.services.audit import Audits, Rendering
+from rendermill.actors.services.audit import Audits
 from rendermill.actors.services.deaths import WorkerProcess
-from rendermill.actors.services.report import AuditReport, DifferenceReport, ModelReport, Report
 from rendermill.actors.services.telemetry import Telemetry
 from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.services.tuning.profiles import FirstBatch, TuningProfiles
+from rendermill.manifests.output.tuning_report import AuditedRendering, AuditReport, ModelReport, TuningReport
 from rendermill.manifests.schema import Request
 from rendermill.manifests.storage.folder import Folder
 
@@ -65,7 +65,7 @@ class Findings:
         """Add an event that users should know of, such as memory that ran out."""
         self._telemetry.add_note(model, text)
 
-    def rendered(self, request: Request, rendering: Rendering) -> None:
+    def rendered(self, request: Request, rendering: AuditedRendering) -> None:
         """Record the first rendering of an item that is to be audited."""
         self._audits.add_first(request, rendering)
 
@@ -73,23 +73,20 @@ class Findings:
         """Return what a renderer should render again."""
         return self._audits.take(model, renderer)
 
-    def rendered_again(self, request_hash: str, rendering: Rendering) -> None:
+    def rendered_again(self, request_hash: str, rendering: AuditedRendering) -> None:
         """Record the second rendering of an item."""
         self._audits.add_second(request_hash, rendering)
 
-    def report(self) -> Report:
+    def report(self) -> TuningReport:
         """Return what was found out so far, and store the profiles for later runs."""
         self._profiles.store()
-        return Report(
+        return TuningReport(
             models={model: self._report_of(model, profile) for model, profile in self._profiles.by_model.items()},
             profile_problems=self._profiles.problems,
             audit=AuditReport(
                 num_equal=self._audits.num_equal,
                 num_different=len(self._audits.differences),
-                different=[
-                    DifferenceReport(request=found.request._asdict(), first=found.first, second=found.second)
-                    for found in self._audits.differences
-                ],
+                different=self._audits.differences,
             ),
         )
 

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from rendermill.actors.engine.tuning.batch_sizer import BatchSizer, Learned
-from rendermill.actors.services.audit import Audits, Rendering, is_chosen
+from rendermill.actors.services.audit import Audits, is_chosen
+from rendermill.manifests.output.tuning_report import AuditedRendering
 from rendermill.manifests.schema import Request
 
 GIB = 2**30
@@ -134,17 +135,17 @@ def request(request_hash: str) -> Request:
 def test_an_audit_is_another_actors_unless_there_is_none() -> None:
     audits = Audits()
     audits.join("sana", "first")
-    audits.add_first(request("aa"), Rendering("first", "pixels", 4))
+    audits.add_first(request("aa"), AuditedRendering(renderer="first", pixel_sha256="pixels", batch_size=4))
     assert audits.take("sana", "first") == [request("aa")]
-    audits.add_second("aa", Rendering("first", "pixels", 1))
+    audits.add_second("aa", AuditedRendering(renderer="first", pixel_sha256="pixels", batch_size=1))
     audits.join("sana", "second")
-    audits.add_first(request("bb"), Rendering("first", "pixels", 4))
+    audits.add_first(request("bb"), AuditedRendering(renderer="first", pixel_sha256="pixels", batch_size=4))
     assert audits.take("sana", "first") == []
     assert audits.take("sana", "second") == [request("bb")]
-    audits.add_second("bb", Rendering("second", "other pixels", 1))
+    audits.add_second("bb", AuditedRendering(renderer="second", pixel_sha256="other pixels", batch_size=1))
     assert audits.num_equal == 1
     (difference,) = audits.differences
-    assert (difference.request.request_hash, difference.first.renderer, difference.second.renderer) == (
+    assert (difference.request["request_hash"], difference.first.renderer, difference.second.renderer) == (
         "bb",
         "first",
         "second",
