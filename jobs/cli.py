@@ -1,204 +1,250 @@
-"""The command line: `rendermill …`, or `python -m rendermill …`."""
+"""The command line: `rendermill …`, or `python -m rendermill …`.
 
-import argparse
+Each command imports what it needs when it runs, so that `--help` and mistakes in a job file do not wait for Ray.
+"""
+
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from rendermill.jobs.commands.arguments import check_is_job_file, output_folder
-from rendermill.jobs.config.job_file import JobFile, read_job_file
+import click
+
+from rendermill.jobs.commands.options import (
+    HELP,
+    examples,
+    job_options,
+    output_options,
+    printing_option,
+    usage_problem,
+)
 from rendermill.jobs.console.screen import ReaderGone, discard, open_screen, printable, write_out
 from rendermill.manifests.errors import LeaseLost, UserError, one_line, traceback_of
-from rendermill.manifests.storage.folder import Folder
-from rendermill.manifests.storage.retries import is_transient
 
+if TYPE_CHECKING:
+    from rendermill.jobs.config.job_file import JobFile
+    from rendermill.manifests.storage.folder import Folder
+
+FAILED = 1
 USERS_MISTAKE = 2
 READER_GONE = 141
-"""The exit status of a program that SIGPIPE ended, as a shell reports it."""
+"""The exit status that a shell reports for a program that SIGPIPE ended."""
 
-_PATIENCE_SECONDS = 60.0
-"""The patience with the store of an output that is looked at."""
+_COMPLETION_VARIABLE = "_RENDERMILL_COMPLETE"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status."""
+    """Run a command, and return its exit status.
+
+    Args:
+        arguments: The command and its arguments; None: those of this process.
+    """
     try:
         try:
-            return _run(arguments)
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
         finally:
-            sys.stdout.flush()  # the interpreter would do it, and complain
+            sys.stdout.flush()  # the interpreter would flush it later, and print a complaint
     except (ReaderGone, BrokenPipeError):
         discard(sys.stdout)
         return READER_GONE
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    parser = _Parser(prog="rendermill", description="Turns a table of prompts into images and videos.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("generate", help="run a job, or finish what an earlier run left")
-    _add_job_arguments(run)
-    preview = commands.add_parser("plan", help="say what a job would do, how long and with how much storage")
-    _add_job_arguments(preview)
-    preview.add_argument("--calibrate", action="store_true", help="draw a few items first, to learn how long they take")
-    preview.add_argument("--json", action="store_true", help="print it as JSON")
-    look = commands.add_parser("status", help="how far an output is; needs no cluster")
-    _add_output_arguments(look)
-    look.add_argument("--watch", action="store_true", help="look again every few seconds until the run has ended")
-    look.add_argument("--json", action="store_true", help="print it as JSON, a line a look")
-    config = commands.add_parser("config", help="print a job with all values, and where each comes from")
-    _add_job_arguments(config)
-    config.add_argument("--json", action="store_true", help="print it as JSON")
-    config.add_argument("--schema", action=_PrintSchema, help="print the JSON Schema of job files, and nothing else")
-    retry = commands.add_parser("retry", help="run the failures of an output again")
-    _add_output_arguments(retry)
-    check = commands.add_parser("verify", help="check an output's files, and draw some of its items again")
-    _add_output_arguments(check)
-    check.add_argument("--sample", metavar="N", type=int, default=0, help="items to draw again and compare; 0: none")
-    check.add_argument("--model", metavar="M", help="only this model's")
-    check.add_argument("--json", action="store_true", help="print the report as JSON")
-    check.add_argument(
-        "--repair", action="store_true", help="drop records whose media are missing or damaged, for the next generate"
-    )
-    options, rest = parser.parse_known_args(arguments)
-    if rest:  # overrides that follow an option: argparse has ended their list by then
-        if "overrides" not in options or any(argument.startswith("-") for argument in rest):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        options.overrides += rest
+def _run(arguments: list[str]) -> int:
+    if instruction := os.environ.get(_COMPLETION_VARIABLE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(rendermill, {}, "rendermill", _COMPLETION_VARIABLE, instruction)
+    context: click.Context | None = None
     try:
-        if options.command == "generate":
-            return _generate(_read(options))
-        if options.command == "plan":
-            return _plan(_read(options), options.calibrate, options.json)
-        if options.command == "status":
-            return _status(_output(options), options.json, options.watch)
-        if options.command == "config":
-            return _config(_read(options), options.json)
-        if options.command == "retry":
-            return _retry(_output(options))
-        return _verify(_output(options), options.sample, options.model, options.json, options.repair)
+        context = rendermill.make_context("rendermill", arguments.copy())
+        return int(rendermill.invoke(context))
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USERS_MISTAKE
+    except click.UsageError as error:
+        _complain(usage_problem(error, arguments))
+        return USERS_MISTAKE
     except ReaderGone:
         raise
     except UserError as error:
         _complain(one_line(error, max_length=1000))
         return USERS_MISTAKE
     except KeyboardInterrupt:
-        _complain(
-            "interrupted before anything was drawn" if options.command in ("generate", "retry") else "interrupted"
-        )
-        return 1
+        is_run = context is not None and context.invoked_subcommand in ("generate", "retry")
+        _complain("interrupted before anything was rendered" if is_run else "interrupted")
+        return FAILED
     except LeaseLost as error:
         _complain(one_line(error))
-        return 1
+        return FAILED
     except Exception as error:
-        if is_transient(error):
-            _complain(f"a store does not answer: {one_line(error, max_length=1000)}; try again")
-        else:
-            print("\n".join(map(printable, traceback_of(error).splitlines())), file=sys.stderr)
-        return 1
+        _explain(error)
+        return FAILED
 
 
 def _complain(text: str) -> None:
     print(f"rendermill: {printable(text)}", file=sys.stderr)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+def _explain(error: Exception) -> None:
+    """Print one line for an error of a store or the network, which may pass, and the traceback of any other."""
+    from rendermill.manifests.storage.retries import is_transient
+
+    if is_transient(error):
+        _complain(f"a store does not answer: {one_line(error, max_length=1000)}; try again")
+    else:
+        print("\n".join(map(printable, traceback_of(error).splitlines())), file=sys.stderr)
 
 
-def _add_job_arguments(command: argparse.ArgumentParser) -> None:
-    """What every command takes that reads a job file; `_read` reads it."""
-    command.add_argument("job_file", metavar="JOB.yaml")
-    command.add_argument("overrides", metavar="key=value", nargs="*", help="such as models.sana.batch=4 or limit=8")
-    command.add_argument("--environment", metavar="NAME", help="one of the job file's environments, such as prod")
-    command.add_argument("--date", help="what ${date:%%Y-%%m-%%d} writes, such as 2026-11-24; else now, in UTC")
+@click.group(
+    context_settings={"help_option_names": [], "max_content_width": 100},  # `HELP` takes the place of click's own
+    epilog=examples(
+        "rendermill plan nightly.yaml",
+        "rendermill generate nightly.yaml",
+        "rendermill status s3://bucket/renders/nightly --watch",
+        f'eval "$({_COMPLETION_VARIABLE}=bash_source rendermill)"      # completion; or zsh_source, fish_source',
+    ),
+)
+@printing_option("--version", text=lambda _: f"rendermill {version('rendermill')}", description="Print the version.")
+@HELP
+def rendermill() -> None:
+    """Turn a table of prompts into images and videos."""
 
 
-def _add_output_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of commands that work on an output; `_output` reads them."""
-    command.add_argument("output", metavar="OUTPUT", help="a folder or URL that a job writes, or its job file")
-    command.add_argument("--environment", metavar="NAME", help="one of the job file's environments")
-    command.add_argument("--date", help="what the job file's ${date:…} writes; else now, in UTC")
-
-
-def _output(options: argparse.Namespace) -> Folder:
-    return output_folder(options.output, options.environment, options.date, _PATIENCE_SECONDS)
-
-
-def _read(options: argparse.Namespace) -> JobFile:
-    check_is_job_file(options.job_file)
-    return read_job_file(options.job_file, options.overrides, options.environment, options.date)
-
-
-class _PrintSchema(argparse.Action):
-    def __init__(self, **given: Any) -> None:
-        super().__init__(nargs=0, **given)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from rendermill.jobs.config.json_schema import schema_text
-
-        print(schema_text(), end="")
-        parser.exit()
-
-
-def _config(job_file: JobFile, as_json: bool) -> int:
-    from rendermill.jobs.commands.show_config import config_as_json, config_as_yaml
-
-    write_out(sys.stdout, config_as_json(job_file) if as_json else config_as_yaml(job_file))
-    return 0
-
-
-def _generate(job_file: JobFile) -> int:
-    from rendermill.jobs.commands.generate import (
-        generate,  # imports Ray, which a mistake in the job file need not wait for
+@rendermill.command(
+    epilog=examples(
+        "rendermill generate nightly.yaml",
+        "rendermill generate nightly.yaml limit=8 output=out/try       # try eight items first",
+        "rendermill generate nightly.yaml --environment prod models.sana.batch=4",
     )
+)
+@job_options
+def generate(job_file: "JobFile") -> int:
+    """Run a job, or finish what an earlier run left.
+
+    Exit status: 0 if all was rendered, 3 with failures or rejected rows, 2 for a mistake, 1 if the run could not go on.
+    """
+    from rendermill.jobs.commands.generate import generate
 
     with open_screen(is_optional=True) as screen, _at_their_place(job_file):
         return generate(job_file.job, job_file.path, screen)
 
 
-def _plan(job_file: JobFile, is_calibrated: bool, as_json: bool) -> int:
+@rendermill.command(
+    short_help="Say what a job would do, and how long that takes.",
+    epilog=examples(
+        "rendermill plan nightly.yaml",
+        "rendermill plan nightly.yaml --calibrate       # render a few items, and drop them",
+        "rendermill plan nightly.yaml --json limit=1000",
+    ),
+)
+@job_options
+@click.option("--calibrate", "is_calibrated", is_flag=True, help="Render a few items first, to measure their time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(job_file: "JobFile", is_calibrated: bool, as_json: bool) -> int:
+    """Say what a job would do, how long it would take, and how much storage."""
     from rendermill.jobs.commands.plan import plan
 
     with open_screen() as screen, _at_their_place(job_file):
         return plan(job_file.job, screen, is_calibrated, as_json)
 
 
-@contextmanager
-def _at_their_place(job_file: JobFile) -> Iterator[None]:
-    """Mistakes that are found within name the line of the job file where their key stands."""
-    try:
-        yield
-    except UserError as error:
-        raise job_file.at_its_place(error) from error
-
-
-def _retry(output: Folder) -> int:
-    from rendermill.jobs.commands.generate import generate
-    from rendermill.jobs.running.run_file import job_of_run, source_of_run
-    from rendermill.manifests.output.runs import newest_run
-
-    run_id = newest_run(output)
-    job = job_of_run(output, run_id).model_copy(update={"output": output.url})  # the run's may be masked, or moved
-    with open_screen(is_optional=True) as screen:
-        return generate(job, source_of_run(output, run_id), screen, retry_failures=True)
-
-
-def _status(output: Folder, as_json: bool, is_watched: bool) -> int:
+@rendermill.command(
+    epilog=examples(
+        "rendermill status s3://bucket/renders/nightly",
+        "rendermill status nightly.yaml --watch",
+        "rendermill status out/demo --json | jq .state",
+    )
+)
+@output_options
+@click.option("--watch", "is_watched", is_flag=True, help="Look again every few seconds until the run has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each look.")
+def status(output: "Folder", is_watched: bool, as_json: bool) -> int:
+    """Say how far an output is. This needs no cluster."""
     from rendermill.jobs.commands.status import status
 
     with open_screen() as screen:
         return status(output, screen, as_json, is_watched)
 
 
-def _verify(output: Folder, num_samples: int, model: str | None, as_json: bool, is_repaired: bool) -> int:
+def _schema(_: click.Context) -> str:
+    from rendermill.jobs.config.json_schema import schema_text
+
+    return schema_text().removesuffix("\n")
+
+
+@rendermill.command(
+    epilog=examples(
+        "rendermill config nightly.yaml",
+        "rendermill config nightly.yaml --environment prod --json",
+        "rendermill config --schema > job.schema.json",
+    )
+)
+@job_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@printing_option("--schema", text=_schema, description="Print the JSON Schema of job files, and nothing else.")
+def config(job_file: "JobFile", as_json: bool) -> int:
+    """Print a job with all its values, and where each of them was set."""
+    from rendermill.jobs.commands.show_config import config_as_json, config_as_yaml
+
+    write_out(sys.stdout, config_as_json(job_file) if as_json else config_as_yaml(job_file))
+    return 0
+
+
+@rendermill.command(epilog=examples("rendermill retry s3://bucket/renders/nightly", "rendermill retry nightly.yaml"))
+@output_options
+def retry(output: "Folder") -> int:
+    """Render the failures of an output again."""
+    from rendermill.jobs.commands.generate import generate
+    from rendermill.jobs.running.run_file import job_of_run, source_of_run
+    from rendermill.manifests.output.runs import newest_run
+
+    run_id = newest_run(output)
+    job = job_of_run(output, run_id).model_copy(update={"output": output.url})  # the run's URL may be masked or old
+    with open_screen(is_optional=True) as screen:
+        return generate(job, source_of_run(output, run_id), screen, retry_failures=True)
+
+
+@rendermill.command(
+    short_help="Check the files of an output.",
+    epilog=examples(
+        "rendermill verify s3://bucket/renders/nightly",
+        "rendermill verify nightly.yaml --sample 20 --model sana",
+        "rendermill verify out/demo --repair && rendermill generate examples/demo.yaml",
+    ),
+)
+@output_options
+@click.option(
+    "--sample", "num_samples", metavar="N", type=int, default=0, help="Render N items again, and compare them."
+)
+@click.option("--model", metavar="NAME", help="Check only the items of this model.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--repair",
+    "is_repaired",
+    is_flag=True,
+    help="Drop records whose media are missing or damaged, so that the next run renders them.",
+)
+def verify(output: "Folder", num_samples: int, model: str | None, as_json: bool, is_repaired: bool) -> int:
+    """Check the files of an output, and render some of its items again."""
     if num_samples < 0:
-        raise UserError(f"--sample: {num_samples} is less than 0; 0 draws nothing again")
+        raise UserError(f"{num_samples} is less than 0; 0 renders nothing again", place="--sample")
     from rendermill.jobs.commands.verify import verify
 
     with open_screen() as screen:
         return verify(output, screen, num_samples, model, as_json, is_repaired)
+
+
+@contextmanager
+def _at_their_place(job_file: "JobFile") -> Iterator[None]:
+    """Add the line of the job file to mistakes at one of its keys."""
+    try:
+        yield
+    except UserError as error:
+        raise job_file.at_its_place(error) from error
 
 
 if __name__ == "__main__":

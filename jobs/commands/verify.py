@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rendermill.jobs.console.screen import Screen, json_text, show_progress
+from rendermill.jobs.console.progress import show_progress
+from rendermill.jobs.console.screen import Screen, json_text
 from rendermill.jobs.verification.repair import Broken, Repaired, opened_for_repair, repair
 from rendermill.jobs.verification.stored_media import check_media
 from rendermill.manifests.arrow.hash_set import HashSet

@@ -19,7 +19,8 @@ from rendermill.jobs.cluster.actor_health import ActorHealth
 from rendermill.jobs.cluster.health import ClusterHealth, ClusterLost
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.config.quantities import duration_text
-from rendermill.jobs.console.screen import Screen, show_progress
+from rendermill.jobs.console.progress import show_progress
+from rendermill.jobs.console.screen import Screen
 from rendermill.jobs.console.signals import Interruption
 from rendermill.jobs.planning.origins import describe_change, made_elsewhere
 from rendermill.jobs.planning.plan import Plan

@@ -16,7 +16,8 @@ from rendermill.actors.media.encoders import decode
 from rendermill.jobs.cluster.capacity import TASK_NUM_CPUS, Cluster, gpus_per_actor
 from rendermill.jobs.cluster.connection import connected
 from rendermill.jobs.config.job import Job
-from rendermill.jobs.console.screen import Screen, show_progress
+from rendermill.jobs.console.progress import show_progress
+from rendermill.jobs.console.screen import Screen
 from rendermill.jobs.planning.models import ResolvedModel, resolve_model
 from rendermill.jobs.planning.origins import differing
 from rendermill.jobs.running.dataset import rendered

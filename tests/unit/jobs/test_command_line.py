@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +18,7 @@ import pytest
 import s3fs
 import yaml
 
-from rendermill.jobs.cli import main
+from rendermill.jobs.cli import main, rendermill
 from rendermill.manifests.errors import UserError, one_line, traceback_of
 from rendermill.manifests.output.format import ensure_format
 from rendermill.manifests.output.holder import new_holder
@@ -70,7 +72,7 @@ GIVEN = {
         "other",
     ): "job.yaml: its output {folder}/nowhere: no such folder; rendermill generate writes one",
     ("status", "out", "--date", "2026-11-26"): "out: --environment and --date are for a job file, and this is none",
-    ("verify", "out", "--sample", "-1"): "--sample: -1 is less than 0; 0 draws nothing again",
+    ("verify", "out", "--sample", "-1"): "--sample: -1 is less than 0; 0 renders nothing again",
     ("generate", "out"): "out: an output, and no job file; give the job file that writes it, or use rendermill status, "
     "retry or verify, which take an output",
     ("plan", "."): ".: a folder, and no job file; there are binary.yaml, evil.yaml, job.yaml in it",
@@ -92,6 +94,16 @@ GIVEN = {
     ("generate", "job.yaml", "manifest=notes.txt"): "command line: manifest {folder}/notes.txt: not a readable Parquet",
     ("config", "evil.yaml"): "evil.yaml:1: \N{REPLACEMENT CHARACTER}]0;red",
     ("config", f"{EVIL}.yaml"): "\N{REPLACEMENT CHARACTER}]0;red",
+    ("generate", "job.yaml", "--limit", "8"): "generate: no such option: --limit; write limit=8, without dashes; see",
+    ("plan", "job.yaml", "--models.sana.batch=4"): "plan: no such option: --models.sana.batch; write "
+    "models.sana.batch=4, without dashes; see rendermill plan --help",
+    ("plan", "--stop-after", "--json", "job.yaml"): "plan: no such option: --stop-after; write stop_after=VALUE,",
+    ("plan", "job.yaml", "-limit", "8"): "plan: no such option: -limit; write limit=8, without dashes",
+    ("plan", "job.yaml", "--jso"): "plan: No such option '--jso'. Did you mean '--json'?; see rendermill plan --help",
+    ("verify", "out", "--sample", EVIL): "verify: Invalid value for '--sample': ",
+    ("generate",): "generate: Missing argument 'JOB.yaml'; see rendermill generate --help",
+    (f"{EVIL}",): "No such command ",
+    ("status", "out", "limit=8"): "status: Got unexpected extra argument (limit=8); see rendermill status --help",
 }
 
 
@@ -105,6 +117,54 @@ def test_what_a_command_does_not_take_is_told_in_a_line(
     assert told.err.startswith("rendermill: " + GIVEN[given].format(folder=folder)), told.err
     assert told.err.endswith("\n")
     assert told.err.removesuffix("\n").isprintable(), "a line, and nothing that a terminal would obey"
+
+
+def test_overrides_may_stand_before_and_after_options(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "job.yaml", "limit=8", "--json", "--environment", "other", "seed=3"]) == 0
+    job = json.loads(capfd.readouterr().out)["job"]
+    assert (job["limit"], job["seed"], job["output"]) == (8, 3, "nowhere")
+
+
+@pytest.mark.parametrize("command", ["generate", "plan", "status", "config", "retry", "verify"])
+def test_the_help_of_a_command_has_examples_that_it_understands(
+    folder: Path, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, "--help"]) == 0
+    text = capfd.readouterr().out
+    _, _, examples = text.partition("Examples:\n")
+    lines = [line.partition(" #")[0].partition(" |")[0].partition(" &&")[0] for line in examples.splitlines()]
+    given = [shlex.split(line)[1:] for line in lines if line.strip()]
+    assert given
+    for words in given:
+        if "--schema" not in words:
+            assert words[0] == command
+            rendermill.commands[command].make_context(command, words[1:])
+
+
+def test_the_version_and_the_completion_of_a_shell(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["--version"]) == 0
+    assert capfd.readouterr() == (f"rendermill {version('rendermill')}\n", "")
+    assert main([]) == 2
+    assert "Examples:" in capfd.readouterr().err
+    monkeypatch.setenv("_RENDERMILL_COMPLETE", "bash_complete")
+    for words, expected in (("rendermill ver", "plain,verify"), ("rendermill plan --cal", "plain,--calibrate")):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        assert main([]) == 0
+        assert capfd.readouterr().out == f"{expected}\n"
+
+
+def test_help_imports_nothing_slow() -> None:
+    program = """\
+import sys
+from rendermill.jobs.cli import main, rendermill
+main(["generate", "--help"])
+sys.exit(", ".join({"ray", "torch", "pandas", "pyarrow", "diffusers", "omegaconf"} & set(sys.modules)) or None)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (finished.returncode, finished.stderr) == (0, ""), finished.stderr
 
 
 def test_commands_for_an_output_take_its_job_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +290,10 @@ def test_a_job_is_printed_with_its_characters_escaped(folder: Path, capfd: pytes
     assert json.loads(as_json)["job"]["name"] == yaml.safe_load(as_yaml)["name"] == EVIL
 
 
-@pytest.mark.parametrize("given", [("config", "job.yaml"), ("status", "out"), ("verify", "out", "--json")])
+@pytest.mark.parametrize(
+    "given",
+    [("config", "job.yaml"), ("status", "out"), ("verify", "out", "--json"), ("plan", "--help"), ("--version",)],
+)
 def test_a_reader_that_leaves_early_ends_a_command_in_silence(folder: Path, given: tuple[str, ...]) -> None:
     read, write = os.pipe()
     os.close(read)
