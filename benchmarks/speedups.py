@@ -37,9 +37,10 @@ PASSES = {
     "guidance_interval: [0, 0.6]": Speedups(guidance_interval=(0.0, 0.6)),
     "cache_interval: 2": Speedups(cache_interval=2),
 }
+_TOGETHER = Speedups(quantization="float8", float32_matmul_precision="high", guidance_interval=(0.0, 0.6))
 TOGETHER = {
-    "float8, high, [0, 0.6]": Speedups("float8", "high", None, (0.0, 0.6)),
-    "float8, high, [0, 0.6], 2": Speedups("float8", "high", None, (0.0, 0.6), 2),
+    "float8, high, [0, 0.6]": _TOGETHER,
+    "float8, high, [0, 0.6], 2": _TOGETHER.model_copy(update={"cache_interval": 2}),
 }
 BACKENDS = {
     f"attention_backend: {name}": Speedups(attention_backend=name)

@@ -10,9 +10,9 @@ from rendermill.jobs.config.job import Job
 from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.jobs.planning.plan import Plan
 from rendermill.jobs.running.dataset import ModelPipeline
+from rendermill.jobs.running.observers.stored_files import StoredFiles
 from rendermill.jobs.running.run_file import new_run_id
-from rendermill.jobs.running.services import start_desk
-from rendermill.jobs.running.stored_files import StoredFiles
+from rendermill.jobs.running.services import start_services
 from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import MEDIA
 from rendermill.manifests.storage.folder import Folder
@@ -36,14 +36,14 @@ def calibrate(
         extra: the manifest's own columns.
         num_gpus: per actor, by model.
     """
-    desk = start_desk(profiles)
+    services = start_services(profiles)
     for name, model in models.items():
         if not plan.num_to_do[name]:
             continue
         config, began = job.models[name], datetime.now(UTC)
         num_samples = _NUM_BATCHES * (config.fixed_batch or model.settings.reference_batch or 1)
         pipeline = ModelPipeline(
-            spec=desk.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
+            spec=services.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
             pool=config.pool.model_copy(update={"min_actors": 1, "max_actors": 1}),
             num_gpus=num_gpus[name],
             num_actors=1,
@@ -62,5 +62,5 @@ def calibrate(
         ):
             files.add(encoded)
         if files.first is not None:
-            desk.findings.stored.remote(name, files.first, files.bytes_per_item)
-    ray.get(desk.findings.report.remote())
+            services.findings.stored.remote(name, files.first, files.bytes_per_item)
+    ray.get(services.findings.report.remote())

@@ -14,7 +14,7 @@ from rendermill.jobs.planning.sample_states import StoredHashes
 from rendermill.jobs.running.dataset import ModelPipeline
 from rendermill.jobs.running.run import Run
 from rendermill.jobs.running.run_file import RunFile, new_run_id
-from rendermill.jobs.running.services import open_profiles, start_desk
+from rendermill.jobs.running.services import open_profiles, start_services
 from rendermill.jobs.running.tidying import tidy
 from rendermill.jobs.verification.stored_media import gaps
 from rendermill.manifests.errors import UserError
@@ -59,7 +59,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
             fenced = FencedFolder.of(output, lease)
             ledger = Ledger(fenced, manifest.extra, job.layout, job.deletion_delay.total_seconds())
             damaged = tidy(ledger)
-            desk = start_desk(profiles)  # its two processes start while the manifest is read
+            services = start_services(profiles)  # its two processes start while the manifest is read
             outdated = _outdated(job, ledger, models, num_gpus)
             validator = make_validator(job, models)
             stored = StoredHashes(ledger.keys, ledger.finished(outdated), ledger.failed)
@@ -75,7 +75,7 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                 screen.line(f"{shard} is damaged and stays as it is: {problem}; rendermill verify names its items")
             pipelines = {
                 name: ModelPipeline(
-                    spec=desk.spec(job, model, run_id),
+                    spec=services.spec(job, model, run_id),
                     pool=job.models[name].pool,
                     num_gpus=num_gpus[name],
                     num_actors=max_actors(job.models[name].pool, num_gpus[name], here),
@@ -90,8 +90,8 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
                 )
                 for name, model in models.items()
             }
-            run = Run(job, plan, pipelines, desk, ledger, run_file, screen, may_all_fail=retry_failures)
-            return run.draw(lease, interrupt_between_steps())
+            run = Run(job, plan, pipelines, services, ledger, run_file, screen, may_all_fail=retry_failures)
+            return run.render(lease, interrupt_between_steps())
 
 
 def _tell_of_gaps(screen: Screen, output: Folder, num_records: int) -> None:

@@ -1,6 +1,8 @@
 """Runs every model's Dataset in a thread of its own, and hands their receipts to the one thread that commits them."""
 
 import queue
+import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 
@@ -10,8 +12,10 @@ from ray import ObjectRefGenerator
 from ray.data import Dataset
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
+from rendermill.manifests.errors import one_line, traceback_of
+
 _NUM_WAITING = 64
-"""Tables of receipts; beyond that the Datasets wait."""
+"""The number of tables of receipts that may wait to be committed; beyond that the Datasets wait."""
 _SECONDS_FOR_TASKS_TO_END = 10.0
 
 
@@ -19,7 +23,7 @@ class Arrivals:
     """Receipts of several Datasets that run at once.
 
     Args:
-        datasets: by model; each a lazy Dataset of receipts.
+        datasets: By model; each a lazy Dataset of receipts.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
@@ -29,9 +33,9 @@ class Arrivals:
             threading.Thread(target=self._run, args=(model, dataset), name=f"dataset-{model}", daemon=True).start()
 
     def __iter__(self) -> Iterator[tuple[str, pa.Table | Exception | None]]:
-        """Yields (model, receipts), or (model, the error that ended its Dataset), until all have ended.
+        """Yield (model, receipts), or (model, the error that ended its Dataset), until all Datasets have ended.
 
-        Yields ("", None) every second in which nothing came, so that the caller can keep time.
+        Every second in which nothing arrives yields ("", None), so that the caller can look at the clock.
         """
         num_running = len(self._stopped)
         while num_running:
@@ -50,7 +54,7 @@ class Arrivals:
         self._stopped[model].set()
 
     def at_hand(self) -> Iterator[tuple[str, pa.Table]]:
-        """What has come already, without waiting for more."""
+        """Yield (model, receipts) of what has arrived already, without waiting for more."""
         while True:
             try:
                 model, arrival = self._queue.get_nowait()
@@ -71,12 +75,29 @@ class Arrivals:
 
 
 def end_datasets() -> None:
-    """End all Datasets that this process still runs, and what their tasks are doing: none of them stores any more.
+    """End all Datasets of this process and wait for their tasks to end, so that none stores anything afterwards.
 
-    Ray has no public way to do this, and its own does not wait for the tasks.
+    Ray has no public way to do this, and the private one does not wait for the tasks.
     """
     for executor in [thread for thread in threading.enumerate() if isinstance(thread, StreamingExecutor)]:
         tasks = [task.get_waitable() for step in executor._topology or () for task in step.get_active_tasks()]
         executor.shutdown(force=True)
         ends = [task.completed() for task in tasks if isinstance(task, ObjectRefGenerator)]
         ray.wait(ends, num_returns=len(ends), timeout=_SECONDS_FOR_TASKS_TO_END)
+
+
+def log(error: Exception) -> None:
+    """Write an error with its traceback to the log, to which a command redirects standard error."""
+    print(traceback_of(error), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def root_cause(error: Exception) -> str:
+    """Describe in one line what went wrong in a worker, without the layers that Ray adds; the log gets all of it."""
+    log(error)
+    original = getattr(error, "cause", None)
+    if original is not None:
+        message = str(original).partition("Failed to apply UDF")[0].rstrip(": '\n")  # Ray appends advice of its own
+        return f"{type(original).__name__}: {one_line(Exception(message))}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    without_module = re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1])  # Ray quotes the worker's traceback, error last
+    return one_line(Exception(without_module))

@@ -28,12 +28,15 @@ class RunFile:
     Args:
         source: The job file's path.
         lease: The number of the lease that the run holds, by which runs are in order.
+
+    Attributes:
+        state: The content of the file.
     """
 
     def __init__(self, output: Folder, run_id: str, job: Job, source: str, lease: int) -> None:
         found = _from_anywhere(job)
         self._output = output
-        self._state = RunState(
+        self.state = RunState(
             run_id=run_id,
             lease=lease,
             state="planning",
@@ -45,11 +48,10 @@ class RunFile:
             versions=versions(),
         )
 
-    def update(self, state: State, counts: Counts | None = None, **changes: Any) -> RunState:
-        """Store a new state with the counts of now and other attributes of `RunState`; return what was stored."""
-        self._state = self._state.updated(state, counts, **changes)
-        self._state.write(self._output)
-        return self._state
+    def update(self, state: State, counts: Counts | None = None, **changes: Any) -> None:
+        """Store a new state with the counts of now and other attributes of `RunState`."""
+        self.state = self.state.updated(state, counts, **changes)
+        self.state.write(self._output)
 
 
 def job_of_run(output: Folder, run_id: str) -> Job:

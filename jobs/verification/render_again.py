@@ -22,7 +22,7 @@ from rendermill.jobs.planning.models import ResolvedModel, resolve_model
 from rendermill.jobs.planning.origins import differing
 from rendermill.jobs.running.dataset import rendered
 from rendermill.jobs.running.run_file import job_of_run, new_run_id
-from rendermill.jobs.running.services import Desk, open_profiles, start_desk
+from rendermill.jobs.running.services import Services, open_profiles, start_services
 from rendermill.manifests.errors import UserError, one_line
 from rendermill.manifests.identity import request_hash
 from rendermill.manifests.output.runs import newest_run
@@ -54,8 +54,8 @@ def draw_again(output: Folder, records: Sequence[Mapping[str, Any]], screen: Scr
             advance("drawn again", 0, 1)
             yield DrawnAgain(_name(record), "not tried: their job, checkpoint or settings are gone", False)
         for job, model, group in groups:
-            desk = start_desk(open_profiles(job))
-            for result in _draw(output, job, model, group, desk, here):
+            services = start_services(open_profiles(job))
+            for result in _draw(output, job, model, group, services, here):
                 advance("drawn again", int(not result.is_different), int(result.is_different))
                 yield result
 
@@ -109,7 +109,7 @@ def _draw(
     job: Job,
     model: ResolvedModel,
     records: Sequence[Mapping[str, Any]],
-    desk: Desk,
+    services: Services,
     here: Cluster,
 ) -> Iterator[DrawnAgain]:
     names = [column.name for column in REQUEST_COLUMNS]
@@ -119,7 +119,7 @@ def _draw(
     config = job.models[model.name]
     chunks = rendered(
         ray.data.from_arrow(requests),
-        desk.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
+        services.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
         config.pool,
         gpus_per_actor(job, model.name, here),
         min(model.family.num_items_per_chunk, len(records)),

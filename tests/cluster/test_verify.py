@@ -11,7 +11,7 @@ def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(re
     job = rendermill.write_job(audit="100 %", profile="/proc/nowhere")
     audited = rendermill.run("generate", job, **sabotaged_by("broken_noise"))
     assert audited.status == 3, audited
-    assert "audit: 8 of 8 chosen items were drawn twice, 8 came out different" in audited.out
+    assert "audit: 8 of 8 chosen items were rendered twice, 8 came out different" in audited.out
     assert "profile /proc/nowhere: cannot be written, so later runs learn anew: " in audited.out
     (run_file,) = (rendermill.output / "runs").glob("*.json")
     found = json.loads(run_file.read_text())["found"]["audit"]["different"][0]

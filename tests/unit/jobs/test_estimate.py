@@ -16,7 +16,7 @@ from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.services.tuning.profiles import FirstBatch
 from rendermill.jobs.console.units import duration, size
 from rendermill.jobs.planning.estimate import ModelWork, estimate_shape, padding, seconds_of_job
-from rendermill.jobs.running.stored_files import StoredFiles
+from rendermill.jobs.running.observers.stored_files import StoredFiles
 from rendermill.manifests.schema import Shape
 from rendermill.manifests.storage.folder import Folder
 

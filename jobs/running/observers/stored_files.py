@@ -1,13 +1,15 @@
-"""What the driver sees of one model's files, for estimates of later runs: its first batch, and their sizes."""
+"""What receipts tell about media files, for estimates of later runs: the first batch, and the mean size by shape."""
 
 from collections import Counter
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rendermill.actors.services.tuning.profiles import FirstBatch
+from rendermill.jobs.running.observers.observer import Commit
 from rendermill.manifests.schema import Shape
 
 _SHAPE = ("width", "height", "num_frames", "num_inference_steps", "is_guided")
@@ -15,13 +17,13 @@ _COLUMNS = (*_SHAPE[:-1], "guidance_scale", "bytes", "batch_size", "started_at",
 
 
 class StoredFiles:
-    """Counts the files of a model's receipts.
+    """The media files of one model.
 
     Args:
-        began: when drawing began.
+        began: When rendering began.
 
     Attributes:
-        first: the batch that was done first, of those seen; None: no file was stored.
+        first: The batch that was done first, of those seen; None if no file was stored.
     """
 
     def __init__(self, began: datetime) -> None:
@@ -32,11 +34,11 @@ class StoredFiles:
 
     @property
     def bytes_per_item(self) -> dict[str, float]:
-        """The mean size by shape of item."""
+        """The mean size of a file, by shape of item."""
         return {shape: self._num_bytes[shape] / count for shape, count in self._num_items.items()}
 
     def add(self, receipts: pa.Table) -> None:
-        """Take receipts; failures have no file."""
+        """Count the files of receipts; failures have none."""
         receipts = receipts.select([*_COLUMNS])  # a manifest's own columns may have any name and type
         files = receipts.filter(pc.is_valid(receipts["bytes"]))
         if not files.num_rows:
@@ -46,13 +48,29 @@ class StoredFiles:
             shape = _shape(row)
             self._num_items[shape] += row["bytes_count"]
             self._num_bytes[shape] += row["bytes_sum"]
-        if self.first is None:  # a model's receipts come as its actors drew, many batches at a time
+        if self.first is None:  # the first receipts hold the first batches
             self.first = self._first_of(files)
 
     def _first_of(self, files: pa.Table) -> FirstBatch:
         row = files.sort_by("started_at").slice(0, 1).to_pylist()[0]
         ended = row["started_at"] + timedelta(seconds=row["seconds"] * row["batch_size"])
         return FirstBatch(_shape(row), row["batch_size"], (ended - self._began).total_seconds())
+
+
+class StoredFilesByModel:
+    """The media files of a run, whose rendering begins when this is made.
+
+    Attributes:
+        of_model: The files by model.
+    """
+
+    def __init__(self, models: Iterable[str]) -> None:
+        began = datetime.now(UTC)
+        self.of_model = {model: StoredFiles(began) for model in models}
+
+    def committed(self, commit: Commit) -> None:
+        """Count the files of a commit."""
+        self.of_model[commit.model].add(commit.receipts)
 
 
 def _shape(row: dict[str, Any]) -> str:
