@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from rendermill.manifests.arrow.hash_set import as_numpy
 from rendermill.manifests.output.ledger.keyed_rows import request_hashes
-from rendermill.manifests.reader.row_groups import RowGroup
+from rendermill.manifests.reader.row_group import RowGroup
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rendermill.actors.spec import RendererSpec
 from rendermill.jobs.cluster.capacity import TASK_NUM_CPUS
 from rendermill.jobs.config.job import Pool
 from rendermill.jobs.planning.remaining import Work
-from rendermill.manifests.reader.row_groups import rows_at
+from rendermill.manifests.reader.read_rows import rows_at
 from rendermill.manifests.rows import Item, RowValidator, Sample
 from rendermill.manifests.schema import REQUEST_COLUMNS, arrow_schema, receipt_schema
 from rendermill.manifests.storage.folder import Folder

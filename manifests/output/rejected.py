@@ -1,4 +1,8 @@
-"""Writes `rejected/`: the manifest rows of the newest run that cannot be drawn."""
+"""Writes `rejected/`: the manifest rows of the newest run that cannot be rendered, with the reasons."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -8,14 +12,17 @@ from rendermill.manifests.storage.folder import Folder
 from rendermill.manifests.storage.parquet import parquet_bytes
 
 _NUM_ROWS_PER_PART = 20_000
+_MAX_JSON_LENGTH = 10_000
+_MAX_VALUE_LENGTH = 200
+"""The length of a value in a row that is too long as a whole."""
 
 
 class RejectedRows:
-    """Takes rejected rows as they are found, and replaces those of earlier runs; holds no more than one part's.
+    """Writes rejected rows as they are found, in place of those of earlier runs; holds the rows of one part at most.
 
     Args:
-        folder: the output.
-        run_id: names the files that this run writes.
+        folder: The output.
+        run_id: Names the files that this run writes.
     """
 
     def __init__(self, folder: Folder, run_id: str) -> None:
@@ -27,7 +34,7 @@ class RejectedRows:
         self.num_rows = 0
 
     def add(self, rows: pa.Table) -> None:
-        """Take rows with `schema.REJECTED_COLUMNS`."""
+        """Take rows with the columns `schema.REJECTED_COLUMNS`."""
         if rows.num_rows == 0:
             return
         self._waiting.append(rows)
@@ -36,7 +43,7 @@ class RejectedRows:
             self._write_part()
 
     def finish(self) -> None:
-        """Store the last rows and remove those of earlier runs; from then on a table is there, perhaps an empty one."""
+        """Store the last rows, and remove those of earlier runs. Readers find a table then, even if it is empty."""
         if self._num_parts == 0 or len(self._waiting) > 1:
             self._write_part()
         self._folder.delete(self._earlier)
@@ -46,3 +53,21 @@ class RejectedRows:
         self._folder.write(name, parquet_bytes(pa.concat_tables(self._waiting)))
         self._waiting = self._waiting[:1]
         self._num_parts += 1
+
+
+def row_as_json(row: Mapping[str, Any]) -> str:
+    """Return a manifest row as JSON; the long values of a very long row are cut."""
+    text = _json(row)
+    if len(text) <= _MAX_JSON_LENGTH:
+        return text
+    texts = {name: _json(value) for name, value in row.items()}
+    return _json(
+        {
+            name: row[name] if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}…"
+            for name, text in texts.items()
+        }
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

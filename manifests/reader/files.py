@@ -1,4 +1,4 @@
-"""Finds the files of a manifest: one file, all of a folder, or those that a glob matches."""
+"""Finds the files of a manifest: one file, all files of a folder, or those that a glob matches."""
 
 import os
 import re
@@ -17,9 +17,13 @@ from rendermill.manifests.storage.urls import open_filesystem
 _MAGIC = re.compile(r"[*?\[]")
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _TABLES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
-"""What marks a folder as a table of a format that keeps files of which it has removed rows."""
+"""The names that mark a folder as a table of a format, whose files may hold rows that were removed from the table."""
 _ICEBERG = re.compile(r"(.*/)?metadata/[^/]*\.metadata\.json$")
 _WRITTEN_TO_OUTPUTS = (layout.METADATA, layout.PENDING, layout.FAILURES, layout.REJECTED)
+
+
+PartitionValue = str | int | float | None
+"""A value that the name of a folder gives to a column."""
 
 
 @dataclass(frozen=True)
@@ -27,30 +31,31 @@ class ManifestFile:
     """A file of a manifest.
 
     Attributes:
-        name: its URL or path, for people.
-        url: the manifest's, which leads to the file system.
-        path: within the file system.
-        num_bytes: None: its store does not say.
-        partitions: columns that its folders give, such as `model=wan/`; null where the folder says so.
-        content: all of it, where it is small and lies far away.
+        name: The file's URL or path, for messages.
+        url: The manifest's URL, which leads to the file system.
+        path: The file's path within the file system.
+        num_bytes: The file's size; None if its store does not tell.
+        partitions: The columns that the file's folders give, such as `model=wan/`, and their values.
+        content: The file's content if it is small and not on this machine, so that it is read once; else None.
     """
 
     name: str
     url: str
     path: str
     num_bytes: int | None = None
-    partitions: tuple[tuple[str, str | int | None], ...] = ()
+    partitions: tuple[tuple[str, PartitionValue], ...] = ()
     content: bytes | None = None
 
 
 def find_files(url: str) -> list[ManifestFile]:
-    """The files of a manifest, in the order of their names.
+    """Find the files of a manifest, in the order of their names.
 
-    A path that exists is that path, whatever characters it has. Hidden names (`.x`, `_x`) are left out unless they are
-    asked for by name, and so is what rendermill wrote to an output that lies there.
+    A path that exists is taken literally, even if it has the characters of a glob. Hidden names (`.x`, `_x`) are left
+    out unless a glob names them, and so are the files that rendermill wrote to an output below the path.
 
     Raises:
-        UserError: nothing there; a folder is a table of Delta, Iceberg or Hudi, or links to a folder that it lies in.
+        UserError: There is no such file; or a folder is a table of Delta, Iceberg or Hudi, or has a link to one of the
+            folders above it.
     """
     filesystem, path = open_filesystem(url)
     path = path.rstrip("/") or path
@@ -74,7 +79,7 @@ def find_files(url: str) -> list[ManifestFile]:
 
 
 def _in_folder(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> dict[str, int | None]:
-    """The Parquet files of a folder, at any depth, with their sizes."""
+    """Return the sizes of the Parquet files of a folder, at any depth, by path."""
     found, sizes = {}, dict(_walk(filesystem, folder, url))
     for path, size in sizes.items():
         below = path[len(folder) :].lstrip("/")
@@ -95,7 +100,7 @@ def _in_folder(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> 
 
 
 def _matches(filesystem: fsspec.AbstractFileSystem, path: str, root: str, url: str) -> dict[str, int | None]:
-    """The files that a glob matches, and those of the folders that it matches."""
+    """Return the sizes of the files that a glob matches, and of those in the folders that it matches, by path."""
     pattern = path[len(root) :].strip("/").split("/")
     has_hidden = any(map(_is_hidden, pattern))
     if isinstance(filesystem, LocalFileSystem):
@@ -115,7 +120,7 @@ def _matches(filesystem: fsspec.AbstractFileSystem, path: str, root: str, url: s
 
 
 def _walk(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> Iterator[tuple[str, int | None]]:
-    """All files below a folder, with their sizes."""
+    """Yield all files below a folder, with their sizes."""
     if isinstance(filesystem, LocalFileSystem):
         yield from _walk_local(folder, url)
         return
@@ -126,12 +131,14 @@ def _walk(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> Itera
 def _walk_local(
     folder: str, url: str, depth: int | None = None, with_folders: bool = False, above: Sequence[str] = ()
 ) -> Iterator[tuple[str, int | None]]:
-    """All files below a folder of a disk, also behind links, with their sizes.
+    """Yield all files below a folder of a disk, also behind symbolic links, with their sizes.
 
     Args:
-        depth: how many folders deep; None: all.
-        with_folders: yield folders, too.
-        above: the folders that this one lies in, their links followed.
+        folder: The folder.
+        url: The manifest, for messages.
+        depth: The number of levels to descend; None descends to all.
+        with_folders: Whether to yield folders, too.
+        above: The folders above this one, with links resolved.
     """
     above = (*above, os.path.realpath(folder))
     with os.scandir(folder) as entries:
@@ -153,17 +160,17 @@ def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether Spark and Arrow would leave out a file or folder of this name; `**` is none."""
+    """Whether Spark and Arrow would leave out a file or folder of this name."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def _without_magic(path: str) -> str:
-    """The folder above the first part of a path that has a wildcard."""
+    """Return the folder above the first component of a path that has a wildcard."""
     return path[: _MAGIC.search(path).start()].rpartition("/")[0]  # type: ignore[union-attr]
 
 
 def _without_outputs(filesystem: fsspec.AbstractFileSystem, root: str, paths: Sequence[str]) -> list[str]:
-    """The paths but for what lies in an output of rendermill below the root."""
+    """Return the paths that are not in an output of rendermill below the root."""
     is_output: dict[str, bool] = {}
 
     def is_written(path: str) -> bool:
@@ -178,7 +185,7 @@ def _without_outputs(filesystem: fsspec.AbstractFileSystem, root: str, paths: Se
 
 
 def _name(filesystem: fsspec.AbstractFileSystem, url: str, path: str) -> str:
-    """A path of a file system as people write it, with all that the manifest's URL has."""
+    """Return a path of a file system as a user would write it, with every part of the manifest's URL."""
     if "://" not in url:
         return path
     head, chain, rest = url.partition("::")
@@ -189,6 +196,6 @@ def _name(filesystem: fsspec.AbstractFileSystem, url: str, path: str) -> str:
 
 
 def _partitions(below: str) -> tuple[tuple[str, str | None], ...]:
-    """The columns that folders of the form `name=value` give, as Hive names them."""
+    """Return the columns that folders of the form `name=value` give, as in Hive."""
     pairs = [part.partition("=") for part in below.split("/")[:-1] if "=" in part]
     return tuple((unquote(name), None if value == _NO_PARTITION else unquote(value)) for name, _, value in pairs)

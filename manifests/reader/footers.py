@@ -1,4 +1,4 @@
-"""Opens manifest files, and says from a footer alone what a file has and what its rows may take in memory."""
+"""Opens manifest files, and estimates from a file's footer alone how much memory its rows take."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from rendermill.manifests.schema import MANIFEST_NAMES
 from rendermill.manifests.storage.urls import is_local, open_filesystem
 
 _NUM_BYTES_READ_WHOLE = 2**20
-"""The size of a file far away up to which one request takes less time than several for its parts."""
+"""The size of a file in an object store up to which one request takes less time than several for its parts."""
 _NUM_BYTES_TO_STREAM = 64 * 2**20
 """The size of a row group beyond which its columns are read page by page."""
 _NUM_BYTES_OF_A_STREAM = 2**20
@@ -20,12 +20,12 @@ _INDEX_BYTES = 8
 _MAX_EXPANSION = 1000
 _NUM_BYTES_OF_A_DICTIONARY = 64 * 2**20
 _MIN_REPETITION = 20
-"""Times that a column is smaller in the file than it would be without compression, if it repeats itself."""
+"""The compression ratio from which a column is taken to repeat its values."""
 _NUM_BYTES_TO_EXPAND = 2**30
 
 
 def read_whole(file: ManifestFile) -> bytes | None:
-    """The content of a small file that lies far away; None: it is to be opened."""
+    """Return the content of a small file that is not on this machine; None for others, which are to be opened."""
     if file.content is not None or is_local(file.url) or (file.num_bytes or 0) > _NUM_BYTES_READ_WHOLE:
         return file.content
     filesystem, path = open_filesystem(file.url)[0], file.path
@@ -33,10 +33,11 @@ def read_whole(file: ManifestFile) -> bytes | None:
 
 
 def open_parquet(file: ManifestFile, content: bytes | None = None) -> pq.ParquetFile:
-    """Open a manifest file so that no column is larger in memory than in the file: texts stay dictionary-encoded.
+    """Open a manifest file so that texts stay dictionary-encoded, and take about as much memory as in the file.
 
     Args:
-        content: of the file, if it was read already.
+        file: The file.
+        content: The file's content, if it was read already.
     """
     content = read_whole(file) if content is None else content
     source: IO[bytes] = io.BytesIO(content) if content is not None else _opened(file)
@@ -58,9 +59,9 @@ def _opened(file: ManifestFile) -> IO[bytes]:
 
 
 def _may_repeat(metadata: pq.FileMetaData, column: int) -> bool:
-    """Whether a column of texts or bytes may be far larger than its file: then it is kept dictionary-encoded.
+    """Whether to keep a column of texts or bytes dictionary-encoded, because it may be far larger than its file.
 
-    Of a large one without repetition, a dictionary would take more memory than the values.
+    For a large column without repetition, a dictionary would take more memory than the values.
     """
     if metadata.schema.column(column).physical_type != "BYTE_ARRAY":
         return False
@@ -73,17 +74,17 @@ def _is_repetitive(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def memory_of(metadata: pq.FileMetaData, row_group: int) -> int:
-    """About how many bytes the rows of a row group take in memory, texts dictionary-encoded."""
+    """Return the approximate memory in bytes that the rows of a row group take, with texts dictionary-encoded."""
     return sum(size for _, _, size, _ in _leaves(metadata, row_group))
 
 
 def largest_row(metadata: pq.FileMetaData, row_group: int) -> int:
-    """How many bytes the columns of one row that are not the manifest's could take at most, by the footer."""
+    """Return an upper bound, in bytes, of the memory that the extra columns of one row take."""
     return sum(largest for name, _, _, largest in _leaves(metadata, row_group) if name not in MANIFEST_NAMES)
 
 
 def expanding_column(metadata: pq.FileMetaData) -> str | None:
-    """A column of lists that holds far more than its file: all of it may stand in one row."""
+    """Return a column of lists that takes far more memory than its file, perhaps in one row; None if there is none."""
     for row_group in range(metadata.num_row_groups):
         for name, num_stored, size, largest in _leaves(metadata, row_group):
             if min(size, largest) > max(_NUM_BYTES_TO_EXPAND, _MAX_EXPANSION * num_stored):
@@ -92,10 +93,10 @@ def expanding_column(metadata: pq.FileMetaData) -> str | None:
 
 
 def _leaves(metadata: pq.FileMetaData, row_group: int) -> Iterator[tuple[str, int, int, int]]:
-    """The sizes of every leaf of every column in a row group.
+    """Yield the sizes of each leaf of each column in a row group.
 
     Yields:
-        The column's name, and in bytes: what is stored, what all takes in memory, what one row may take.
+        The column's name, and in bytes: the stored size, the size of all rows in memory, an upper bound for one row.
     """
     group = metadata.row_group(row_group)
     for index in range(group.num_columns):
@@ -105,7 +106,9 @@ def _leaves(metadata: pq.FileMetaData, row_group: int) -> Iterator[tuple[str, in
         if is_text:
             size = chunk.total_uncompressed_size + _INDEX_BYTES * chunk.num_values
             num_times = chunk.num_values if is_list and chunk.has_dictionary_page else int(_is_repetitive(chunk))
-            largest = chunk.total_uncompressed_size * num_times  # what is in the file for real may be read
+            largest = (
+                chunk.total_uncompressed_size * num_times
+            )  # 0 times: a value that the file holds in full may be read
         else:
             size = width * chunk.num_values
             largest = size if is_list else width

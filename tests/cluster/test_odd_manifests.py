@@ -29,7 +29,8 @@ from rendermill.manifests.arrow.values import python_values
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.output.format import ensure_format, read_format
 from rendermill.manifests.reader.manifest import open_manifest
-from rendermill.manifests.reader.row_groups import MAX_TEXT_BYTES, read
+from rendermill.manifests.reader.own_columns import MAX_TEXT_BYTES
+from rendermill.manifests.reader.read_rows import read_rows
 from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import ModelContract, conformed
 from rendermill.manifests.storage.folder import Folder
@@ -317,7 +318,7 @@ def test_an_existing_name_is_no_glob(tmp_path: Path, name: str) -> None:
     named = tmp_path / name
     parquet(named if named.suffix else named / "m.parquet", {"prompt": ["of this file"]})
     (row_group,) = open_manifest(str(named)).row_groups
-    assert [row["prompt"] for rows in read(row_group) for row in rows.own] == ["of this file"]
+    assert [row["prompt"] for rows in read_rows(row_group) for row in rows.own] == ["of this file"]
 
 
 def _hidden(folder: Path) -> str:
@@ -356,7 +357,7 @@ def test_files_may_differ_in_types_of_which_one_holds_the_others_values(tmp_path
     tables = [
         table
         for row_group in manifest.row_groups
-        for rows in read(row_group)
+        for rows in read_rows(row_group)
         for table in rows.carried([0], manifest.extra)
     ]
     assert pa.concat_tables(tables)["own"].to_pylist() == [one.to_pylist()[0], other.to_pylist()[0]]
@@ -387,7 +388,7 @@ VALIDATOR = RowValidator({"sana": ModelContract(DEFAULTS, Anything(), "0" * 32)}
 def ids_and_hashes(url: str) -> list[tuple[str, str]]:
     found = []
     for row_group in open_manifest(url).row_groups:
-        for rows in read(row_group):
+        for rows in read_rows(row_group):
             items = [VALIDATOR.item(row) for row in rows.identified(range(len(rows.own)))]
             found += [(item.id, item.samples[0].request_hash) for item in items]
     return found
@@ -465,7 +466,7 @@ def test_what_repeats_itself_in_a_file_is_not_written_out_in_memory(tmp_path: Pa
     parquet(tmp_path / "m.parquet", {name: columns[name] for name in names}, compression="zstd", store_schema=False)
     (row_group,) = open_manifest(str(tmp_path / "m.parquet")).row_groups
     with arrow_memory() as pool:
-        rows = next(read(row_group))
+        rows = next(read_rows(row_group))
         list(zip(rows.identified(range(len(rows.own))), range(20), strict=False))
     assert pool.max_memory() < 2**27
 
@@ -477,7 +478,7 @@ def test_large_rows_are_not_all_in_memory_at_once(tmp_path: Path) -> None:
     del columns
     with arrow_memory() as pool:
         (row_group,) = open_manifest(str(tmp_path / "m.parquet")).row_groups
-        own = {hash(row["own"]) for rows in read(row_group) for row in rows.identified(range(len(rows.own)))}
+        own = {hash(row["own"]) for rows in read_rows(row_group) for row in rows.identified(range(len(rows.own)))}
     assert len(own) == num_rows
     assert pool.max_memory() < 2**26
 

@@ -11,7 +11,8 @@ from rendermill.jobs.planning.scan.rejections import REJECTED_SCHEMA, rejected_r
 from rendermill.jobs.planning.scan.row_group_tasks import map_row_groups
 from rendermill.manifests.arrow.hash_set import HASH, as_numpy
 from rendermill.manifests.reader.manifest import Manifest
-from rendermill.manifests.reader.row_groups import RowGroup, rows_at
+from rendermill.manifests.reader.read_rows import rows_at
+from rendermill.manifests.reader.row_group import RowGroup
 from rendermill.manifests.rows import content_hash
 
 _CONFLICT = "id: {!r} stands in several rows with different content; give each its own"

@@ -5,8 +5,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from rendermill.manifests.reader.manifest import row_as_json
-from rendermill.manifests.reader.row_groups import RowGroup, Rows
+from rendermill.manifests.output.rejected import row_as_json
+from rendermill.manifests.reader.read_rows import Rows
+from rendermill.manifests.reader.row_group import RowGroup
 from rendermill.manifests.schema import REJECTED_COLUMNS, arrow_schema
 from rendermill.manifests.secrets import mask_secrets
 

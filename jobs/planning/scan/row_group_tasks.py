@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayTaskError
 
-from rendermill.manifests.reader.row_groups import RowGroup
+from rendermill.manifests.reader.row_group import RowGroup
 from rendermill.manifests.storage.urls import is_local
 
 MAX_ROWS_IN_DRIVER = 100_000

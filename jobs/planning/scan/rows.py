@@ -11,7 +11,8 @@ from rendermill.manifests.arrow.hash_set import HASH, hashes_of_hex
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.identity import item_key
 from rendermill.manifests.reader.manifest import Manifest
-from rendermill.manifests.reader.row_groups import MAX_ROW_BYTES, RowGroup, Rows, read
+from rendermill.manifests.reader.read_rows import MAX_ROW_BYTES, Rows, read_rows
+from rendermill.manifests.reader.row_group import RowGroup
 from rendermill.manifests.rows import RowProblem, RowValidator
 from rendermill.manifests.schema import Shape
 from rendermill.manifests.storage.retries import is_transient
@@ -75,7 +76,7 @@ class _RowGroupScan:
         yield SAMPLE_SCHEMA.empty_table(), REJECTED_SCHEMA.empty_table()
         row_number = row_group.first_row
         try:
-            for rows in read(row_group):
+            for rows in read_rows(row_group):
                 start, end = 0, len(rows.own)
                 while start < end:
                     stop = min(end, start + (num_rows or end))

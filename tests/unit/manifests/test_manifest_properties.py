@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rendermill.manifests.identity import RequestHasher, blake2b_128, request_hash
 from rendermill.manifests.output import layout
-from rendermill.manifests.reader.manifest import row_as_json
+from rendermill.manifests.output.rejected import row_as_json
 from rendermill.manifests.rows import RowProblem, RowValidator
 from rendermill.manifests.schema import MANIFEST_COLUMNS, ModelContract
 from rendermill.models.interface import Rules
