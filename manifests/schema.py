@@ -82,7 +82,7 @@ RECORD_COLUMNS = (
     Column("scheduler", pa.string(), "Class of the scheduler."),
     Column("path", pa.string(), "The media file, or the shard that holds it, relative to the output folder."),
     Column("member", pa.string(), "The media file's name in its shard; null where it is a file of its own."),
-    Column("format", pa.string(), "png, webp, jpeg or mp4."),
+    Column("format", pa.string(), "The media file's format, as in the job file."),
     Column("bytes", pa.int64(), "Size of the media file."),
     Column("sha256", pa.string(), "Of the media file."),
     Column("pixel_sha256", pa.string(), "Of the uint8 frames before encoding, in order frame, row, column, RGB."),

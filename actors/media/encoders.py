@@ -1,4 +1,4 @@
-"""Turns uint8 frames into the bytes of a PNG, WebP, JPEG or MP4 file, and back."""
+"""Turns uint8 frames into the bytes of a media file, and back."""
 
 import io
 from collections.abc import Mapping
@@ -8,45 +8,33 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from rendermill.actors.media.encoding import Encoding
+from rendermill.actors.media.encoding import FORMATS, Encoding
 from rendermill.actors.media.provenance import xmp
-
-EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg", "mp4": "mp4"}
-
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "png": {"compress_level": 4},
-    "webp": {"method": 4},
-    "jpeg": {"subsampling": 0},
-}
-"""Pillow's, by format, as `benchmarks.encoders` compares them.
-
-PNG's level 6 takes up to three times as long as 4, for files that are 1 … 7 % smaller.
-"""
 
 
 def encode(
     frames: np.ndarray, encoding: Encoding, fps: float | None = None, record: Mapping[str, Any] | None = None
 ) -> bytes:
-    """Encode one item.
+    """Return the bytes of a media file.
 
     Args:
         frames: uint8, (frames, height, width, 3), RGB; one frame for an image.
-        fps: frames per second, for mp4.
-        record: columns that a file with provenance says; see `actors.media.provenance`.
+        fps: frames per second of a video.
+        record: the columns of the item's record, for a file with provenance; see `actors.media.provenance`.
     """
     made = record if encoding.has_provenance else None
-    if encoding.media_format == "mp4":
+    quality = encoding.format.default_quality if encoding.quality is None else encoding.quality
+    if encoding.format.kind == "video":
         from rendermill.actors.media.video import encode_mp4  # images need no PyAV
 
         assert fps is not None
-        return encode_mp4(frames, fps, 18 if encoding.quality is None else encoding.quality, made)
-    image, sink = Image.fromarray(frames[0]), io.BytesIO()
-    options = dict(_OPTIONS[encoding.media_format])
-    if encoding.media_format != "png":
-        options["quality"] = 95 if encoding.quality is None else encoding.quality
+        assert quality is not None
+        return encode_mp4(frames, fps, quality, made)
+    options = {**encoding.format.options, **({} if quality is None else {"quality": quality})}
     if made is not None:
         options |= _png_text(xmp(made)) if encoding.media_format == "png" else {"xmp": xmp(made)}
-    image.save(sink, encoding.media_format.upper(), **options)
+    sink = io.BytesIO()
+    Image.fromarray(frames[0]).save(sink, encoding.media_format.upper(), **options)
     return sink.getvalue()
 
 
@@ -57,8 +45,8 @@ def _png_text(packet: bytes) -> dict[str, Any]:
 
 
 def decode(data: bytes, media_format: str) -> np.ndarray:
-    """The frames of a file from `encode`, as far as its format kept them: uint8, (frames, height, width, 3), RGB."""
-    if media_format == "mp4":
+    """Return the frames of a file, as exactly as its format keeps them: uint8, (frames, height, width, 3), RGB."""
+    if FORMATS[media_format].kind == "video":
         from rendermill.actors.media.video import decode_mp4
 
         return decode_mp4(data)

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from tenacity import retry_if_exception
 
-from rendermill.actors.media.encoders import EXTENSIONS, encode
-from rendermill.actors.media.encoding import Encoding
+from rendermill.actors.media.encoders import encode
+from rendermill.actors.media.encoding import FORMATS, Encoding
 from rendermill.actors.services import metrics
 from rendermill.actors.services.guard import Guard, costs_its_item
 from rendermill.manifests.arrow.values import python_rows
@@ -71,11 +71,10 @@ def store(
     with metrics.timed(_model_of(rendered), "store"):
         items = _encoded(rendered, encoding, encoder, output.patience_seconds)
         drawn = [item for item in items if item.data is not None]
-        extension = EXTENSIONS[encoding.media_format]
         for item in drawn:
             row = item.row
             names = (row["model"], row["id"], row["sample_index"], row["request_hash"])
-            item.found["path"] = media_path(*names, item.found["sha256"], extension)
+            item.found["path"] = media_path(*names, item.found["sha256"], encoding.format.extension)
         _guarded(drawn, writer, lambda some: output.write_all({item.found["path"]: item.data or b"" for item in some}))
     return _receipts(rendered, items, receipts)
 
@@ -188,7 +187,7 @@ def _write_shard(items: Sequence[_Item], output: Folder, extra: Sequence[str]) -
     for item in items:
         row = item.row
         key = key_in_shard(row["id"], row["sample_index"], row["request_hash"])
-        row["member"] = f"{key}.{EXTENSIONS[row['format']]}"
+        row["member"] = f"{key}.{FORMATS[row['format']].extension}"
         if row["member"] not in files:  # Ray may have had an item drawn twice: the first one's receipt counts
             (own,) = python_rows(item.own)
             files |= {row["member"]: item.data or b"", json_of(row["member"]): sample_json(row | own, extra)}

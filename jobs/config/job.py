@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
+from rendermill.actors.media.encoding import MediaFormat
 from rendermill.jobs.config.quantities import Duration, Share
 from rendermill.manifests.output.layout import Layout
 
@@ -122,9 +123,7 @@ class ModelConfig(_Section):
         ge=1,
         description="Strict mode's batch, whose bits count; null: 1 eager; compiled 8 for images, 1 for video.",
     )
-    format: Literal["png", "webp", "jpeg", "mp4"] | None = Field(
-        None, description="null: png for images, mp4 for video."
-    )
+    format: MediaFormat | None = Field(None, description="null: png for images, mp4 for video.")
     quality: int | None = Field(
         None,
         ge=0,

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rendermill.actors.checkpoints.checkpoint import Checkpoint, describe
 from rendermill.actors.checkpoints.files import is_on_hub
-from rendermill.actors.media.encoding import EncodableRules, Encoding
+from rendermill.actors.media.encoding import FORMATS, EncodableRules, Encoding, formats_of
 from rendermill.jobs.cluster.capacity import Cluster, check_resources, check_selectors, gpus_per_actor
 from rendermill.jobs.cluster.connection import check_disks
 from rendermill.jobs.config.job import DEFAULT_DTYPE, Job, ModelConfig
@@ -24,10 +24,7 @@ from rendermill.models.interface import BadConfig, Family, Rules, Settings, Spee
 from rendermill.models.parts.scheduler_arguments import problem_of_value, scheduler_arguments
 from rendermill.models.registry import FAMILIES
 
-_FORMATS = {"image": ("png", "webp", "jpeg"), "video": ("mp4",)}
 _ITEMS_PER_SHARD = {"image": 256, "video": 8}
-_QUALITY = {"webp": (1, 100), "jpeg": (1, 100), "mp4": (1, 51)}
-"""x264's 0 is lossless, in a profile (High 4:4:4 Predictive) that players refuse."""
 
 
 @dataclass(frozen=True)
@@ -247,17 +244,20 @@ def _speedups(name: str, config: ModelConfig, family: Family, dtype: Mapping[str
 
 
 def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
-    formats = _FORMATS[rules.kind]
+    formats = formats_of(rules.kind)
     media_format = config.format or formats[0]
     if media_format not in formats:
         raise UserError(
             f"this model draws {rules.kind}s, so {' or '.join(formats)}, not {media_format}",
             ("models", name, "format"),
         )
-    if config.quality is not None and media_format not in _QUALITY:
+    quality_range = FORMATS[media_format].quality_range
+    if config.quality is None:
+        return media_format
+    if quality_range is None:
         raise UserError(f"{media_format} has none; remove it", ("models", name, "quality"))
-    lowest, highest = _QUALITY.get(media_format, (0, 0))
-    if config.quality is not None and not lowest <= config.quality <= highest:
+    lowest, highest = quality_range
+    if not lowest <= config.quality <= highest:
         raise UserError(
             f"{config.quality} is outside {lowest} … {highest}, the range of {media_format}",
             ("models", name, "quality"),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rendermill.actors.checkpoints import checkpoint as checkpoint_store
 from rendermill.actors.media.encoders import decode, encode
-from rendermill.actors.media.encoding import Encoding
+from rendermill.actors.media.encoding import FORMATS, Encoding, Format, formats_of
 from rendermill.actors.media.provenance import DIGITAL_SOURCE_TYPE
 from rendermill.manifests.rows import RowProblem, RowValidator
 from rendermill.manifests.schema import ModelContract
@@ -31,6 +31,16 @@ def test_images_round_trip(media_format: str, tolerance: int) -> None:
     assert np.abs(np.asarray(image).astype(int) - frames[0]).max() <= tolerance
     if media_format != "png":
         assert len(encode(frames, Encoding(media_format, 20))) < len(encode(frames, Encoding(media_format, 95)))
+
+
+def test_an_image_format_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "avif", Format("image", "avif", quality_range=(1, 100), default_quality=90))
+    frames = np.full((1, 32, 64, 3), 100, np.uint8)
+    data = encode(frames, Encoding("avif", has_provenance=True), record=RECORD)
+    assert Image.open(io.BytesIO(data)).format == "AVIF"
+    assert b"DPMSolverMultistepScheduler" in data
+    assert np.abs(decode(data, "avif").astype(int) - frames).max() <= 2
+    assert formats_of("image") == ("png", "webp", "jpeg", "avif")
 
 
 def test_videos_keep_frames_rate_and_are_the_same_every_time() -> None:
