@@ -59,7 +59,7 @@ def _processes() -> ProcessPoolExecutor:
 
 
 def scenes_of(pipeline_class: str, num_scenes: int) -> list[Scene]:
-    """What the captions say that a pipeline is asked to draw: clips or pictures that training never saw."""
+    """What the captions say that a pipeline is asked to render: clips or pictures that training never saw."""
     return held_out_scenes(random_clip if pipeline_class == "WanPipeline" else random_picture, num_scenes)
 
 

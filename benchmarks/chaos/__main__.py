@@ -97,7 +97,7 @@ class Chaos:
                 f"broken {self.damage.broken}, left over {self.damage.left_over}",
                 f"read while it ran: {self.reads.num_reads} times, {self.reads.num_media} media; items doubled "
                 f"{self.reads.num_doubled}, media missing or damaged {self.reads.num_broken}",
-                f"drawn again: {self.num_items_drawn_again} items, "
+                f"rendered again: {self.num_items_drawn_again} items, "
                 f"{self.num_items_drawn_again / max(1, num_items):.1%} of "
                 f"all, {self.num_items_drawn_again / max(1, self.kills.total()):.1f} a kill",
             ]

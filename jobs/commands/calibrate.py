@@ -1,66 +1,48 @@
-"""Draws a few items of every shape and drops them; what is left is a profile, for `plan` and for runs."""
+"""Render a few items of every shape and drop them; what remains is a tuning profile, for `plan` and for runs."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
-import pyarrow as pa
 import ray
 
-from rendermill.jobs.config.job import Job
-from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.jobs.planning.plan import Plan
-from rendermill.jobs.running.dataset import ModelPipeline
+from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel
 from rendermill.jobs.running.observers.stored_files import StoredFiles
+from rendermill.jobs.running.pipelines import make_pipeline
 from rendermill.jobs.running.run_file import new_run_id
-from rendermill.jobs.running.services import start_services
-from rendermill.manifests.rows import RowValidator
+from rendermill.jobs.running.services import Services, start_services
 from rendermill.manifests.schema import MEDIA
-from rendermill.manifests.storage.folder import Folder
 
 _NUM_BATCHES = 4
-"""The batches of a shape: the first pays for warming up."""
+"""The number of batches of each shape: the first one includes compiling and warming up."""
 
 
-def calibrate(
-    job: Job,
-    models: Mapping[str, ResolvedModel],
-    plan: Plan,
-    validator: RowValidator,
-    extra: pa.Schema,
-    profiles: Folder,
-    num_gpus: Mapping[str, float],
-) -> None:
-    """Draw four batches of every shape that is to be drawn, a model after the other, and store what was learned.
-
-    Args:
-        extra: the manifest's own columns.
-        num_gpus: per actor, by model.
-    """
-    services = start_services(profiles)
-    for name, model in models.items():
-        if not plan.num_to_do[name]:
-            continue
-        config, began = job.models[name], datetime.now(UTC)
-        num_samples = _NUM_BATCHES * (config.fixed_batch or model.settings.reference_batch or 1)
-        pipeline = ModelPipeline(
-            spec=services.spec(job.model_copy(update={"audit": 0.0}), model, new_run_id()),
-            pool=config.pool.model_copy(update={"min_actors": 1, "max_actors": 1}),
-            num_gpus=num_gpus[name],
-            num_actors=1,
-            num_tasks=None,
-            num_items_per_chunk=max(num_samples, model.family.num_items_per_chunk),
-            encoding=model.encoding,
-            num_items_per_shard=None,
-            validator=validator,
-            output=Folder(job.output),
-            extra=extra,
-        )
-        files = StoredFiles(began)
-        drawn = pipeline.drawn(plan.outstanding.first_of_each_shape(num_samples)[name])
-        for encoded in (
-            pipeline.encoded(drawn).drop_columns([MEDIA]).iter_batches(batch_size=None, batch_format="pyarrow")
-        ):
-            files.add(encoded)
-        if files.first is not None:
-            services.findings.stored.remote(name, files.first, files.bytes_per_item)
+def calibrate(prepared: PreparedJob, plan: Plan) -> None:
+    """Render four batches of every shape that is to be rendered, model after model, and store what was measured."""
+    # An audit would render items a second time, and those batches would be measured, too.
+    unaudited = replace(prepared, job=prepared.job.model_copy(update={"audit": 0.0}))
+    services = start_services(prepared.profiles)
+    for name in plan.models_to_render:
+        _calibrate_model(unaudited, prepared.models[name], plan, services)
     ray.get(services.findings.report.remote())
+
+
+def _calibrate_model(prepared: PreparedJob, model: PreparedModel, plan: Plan, services: Services) -> None:
+    name = model.resolved.name
+    num_samples = _NUM_BATCHES * (model.config.fixed_batch or model.resolved.settings.reference_batch or 1)
+    files = StoredFiles(began=datetime.now(UTC))
+    one_actor = replace(
+        model,
+        config=model.config.model_copy(
+            update={"pool": model.config.pool.model_copy(update={"min_actors": 1, "max_actors": 1})}
+        ),
+        max_actors=1,
+        num_items_per_chunk=max(num_samples, model.num_items_per_chunk),
+    )
+    pipeline = make_pipeline(prepared, one_actor, services, new_run_id(), prepared.manifest.extra)
+    rendered = pipeline.drawn(plan.outstanding.first_of_each_shape(num_samples)[name])
+    receipts = pipeline.encoded(rendered).drop_columns([MEDIA])
+    for table in receipts.iter_batches(batch_size=None, batch_format="pyarrow"):
+        files.add(table)
+    if files.first is not None:
+        services.findings.stored.remote(name, files.first, files.bytes_per_item)

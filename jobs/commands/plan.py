@@ -1,9 +1,9 @@
-"""`rendermill plan`: what a job would do, how long and with how much storage. It writes nothing to the output."""
+"""`rendermill plan`: what a job would do, how long it takes and how much storage. It writes nothing to the output."""
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -11,62 +11,66 @@ import pyarrow as pa
 from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.spec import profile_key
-from rendermill.jobs.cluster.capacity import Cluster, check_resources, max_actors
-from rendermill.jobs.cluster.connection import connected
 from rendermill.jobs.commands.calibrate import calibrate
 from rendermill.jobs.commands.plan_report import JobPlan, ModelPlan, ShapePlan, in_words
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.console.screen import Screen, json_text
 from rendermill.jobs.planning.estimate import ModelWork, ShapeEstimate, estimate_shape, padding, seconds_of_job
-from rendermill.jobs.planning.models import ResolvedModel, make_validator, resolve_models
 from rendermill.jobs.planning.plan import Plan, ShapeCount, make_plan
+from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel, open_job, prepared
 from rendermill.jobs.planning.sample_states import StoredHashes
-from rendermill.jobs.running.services import open_profiles
 from rendermill.manifests.arrow.hash_set import HASH
 from rendermill.manifests.output.format import read_format
 from rendermill.manifests.output.ledger.keyed_rows import item_keys, request_hashes
 from rendermill.manifests.output.records import read_failures, read_records
-from rendermill.manifests.reader.manifest import open_manifest
 from rendermill.manifests.storage.errors import as_user_errors
 from rendermill.manifests.storage.folder import Folder
-from rendermill.manifests.storage.urls import absolute, check_can_be_output
 
 _NUM_REASONS = 5
 _KEYS = ["id", "sample_index", "request_hash"]
 
 
 def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
-    """Print what a job would do.
+    """Print what a job would do; returns the exit status.
 
     Args:
-        is_calibrated: draw a few items of every shape whose pace is not known, and drop them.
-        as_json: print it as JSON.
+        is_calibrated: As for `find_plan`.
+        as_json: Print it as JSON.
 
     Raises:
-        UserError: a mistake that `generate` would tell of, too.
+        UserError: As `find_plan`.
     """
-    check_can_be_output(job.output)
-    patience_seconds = job.storage_patience.total_seconds()
-    manifest = open_manifest(absolute(job.manifest), patience_seconds)
-    output = Folder(absolute(job.output), patience_seconds)
-    with as_user_errors("cannot be read", ("output",), output.url):
-        read_format(output, manifest.extra, job.layout)
-    profiles = open_profiles(job)
-    with connected() as here:
-        num_gpus, models = resolve_models(job, here)
-        validator, rejections = make_validator(job, models), _Reasons()
-        planned = make_plan(manifest, validator, _stored_hashes(output), rejections, job.limit, retry_failures=False)
-        check_resources(job, here, planned.models_to_render)
-        if is_calibrated:
-            calibrate(job, models, planned, validator, manifest.extra, profiles, num_gpus)
-        store = ProfileStore(profiles)
-        result = _job_plan(job, models, planned, rejections, store, num_gpus, here)
+    found = find_plan(job, is_calibrated)
     if as_json:
-        screen.text(json_text(asdict(result) | {"profile_problems": store.problems}))
+        screen.text(json_text(asdict(found)))
     else:
-        for line in [*in_words(result, job.output), *store.problems]:
+        for line in in_words(found, job.output):
             screen.line(line)
     return 0
+
+
+def find_plan(job: Job, is_calibrated: bool) -> JobPlan:
+    """Find out what a job would do.
+
+    Args:
+        is_calibrated: Render a few items of every shape first, and drop them, to measure how long they take.
+
+    Raises:
+        UserError: A mistake that `generate` would report, too.
+    """
+    opened = open_job(job)
+    with as_user_errors("cannot be read", ("output",), opened.output.url):
+        read_format(opened.output, opened.manifest.extra, job.layout)
+    rejections = _Reasons()
+    with prepared(opened) as prepared_job:
+        stored = _stored_hashes(opened.output)
+        planned = make_plan(
+            opened.manifest, prepared_job.validator, stored, rejections, job.limit, retry_failures=False
+        )
+        prepared_job.check_resources(planned.models_to_render)
+        if is_calibrated:
+            calibrate(prepared_job, planned)
+        return _job_plan(prepared_job, planned, rejections)
 
 
 class _Reasons:
@@ -85,7 +89,7 @@ class _Reasons:
 
 
 def _stored_hashes(output: Folder) -> StoredHashes:
-    """What an output holds already; nothing where there is none yet."""
+    """Read what an output holds already, without a lease; nothing if there is no output yet."""
     records, failures = list(read_records(output, columns=_KEYS)), list(read_failures(output, _KEYS))
     keys = pa.chunked_array([item_keys(table) for table in records], HASH)
     return StoredHashes(
@@ -95,40 +99,31 @@ def _stored_hashes(output: Folder) -> StoredHashes:
     )
 
 
-def _job_plan(
-    job: Job,
-    models: Mapping[str, ResolvedModel],
-    planned: Plan,
-    rejections: _Reasons,
-    profiles: ProfileStore,
-    num_gpus: Mapping[str, float],
-    here: Cluster,
-) -> JobPlan:
-    shapes: list[ShapePlan] = []
-    by_model: dict[str, ModelPlan] = {}
-    work: list[ModelWork | None] = []
-    for name, model in models.items():
-        device, profile = profiles.newest(profile_key(model.checkpoint, model.settings)) or (None, Profile())
-        estimates = [(count, estimate_shape(count.shape, profile)) for count in planned.shapes if count.model == name]
-        shapes += [_shape_plan(count, estimate, model) for count, estimate in estimates]
-        num_actors = max_actors(job.models[name].pool, num_gpus[name], here)
-        model_work = _model_work(
-            estimates, profile.start_up_seconds or 0.0, num_actors, num_gpus[name], job.models[name].pool.num_cpus
-        )
-        work.append(model_work)
-        by_model[name] = ModelPlan(
-            measured_on=device,
-            num_actors=num_actors,
-            device="GPU" if num_gpus[name] else "CPU",
-            device_hours=None if model_work is None else round(model_work.device_seconds / 3600, 4),
-        )
-    known = [model_work for model_work in work if model_work is not None]
-    seconds = seconds_of_job(known, here.resources) if len(known) == len(work) else None
-    stop_after = job.stop_after.total_seconds() if job.stop_after else math.inf
+@dataclass(frozen=True)
+class _ModelEstimate:
+    """What is known of one model.
+
+    Attributes:
+        work: What it has to render; None if the pace of some of it is not known.
+    """
+
+    shapes: Sequence[ShapePlan]
+    plan: ModelPlan
+    work: ModelWork | None
+
+
+def _job_plan(prepared: PreparedJob, planned: Plan, rejections: _Reasons) -> JobPlan:
+    profiles = ProfileStore(prepared.profiles)
+    models = {name: _estimate_model(model, planned, profiles) for name, model in prepared.models.items()}
+    work = [model.work for model in models.values() if model.work is not None]
+    is_known = len(work) == len(models)
+    seconds = seconds_of_job(work, prepared.cluster.resources) if is_known else None
+    stop_after = prepared.job.stop_after.total_seconds() if prepared.job.stop_after else math.inf
+    shapes = [shape for model in models.values() for shape in model.shapes]
     sizes = [shape.bytes for shape in shapes if shape.num_to_do]
     return JobPlan(
         shapes=shapes,
-        models=by_model,
+        models={name: model.plan for name, model in models.items()},
         num_duplicates=planned.num_duplicates,
         num_rejected=planned.num_rejected,
         reasons=dict(rejections.counts.most_common(_NUM_REASONS)),
@@ -137,10 +132,29 @@ def _job_plan(
         ends_at=None if seconds is None else (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat("T", "seconds"),
         num_runs=None if seconds is None else max(1, math.ceil(seconds / stop_after)),
         bytes=None if None in sizes else sum(size or 0 for size in sizes),
+        profile_problems=profiles.problems,
     )
 
 
-def _shape_plan(count: ShapeCount, estimate: ShapeEstimate, model: ResolvedModel) -> ShapePlan:
+def _estimate_model(model: PreparedModel, planned: Plan, profiles: ProfileStore) -> _ModelEstimate:
+    resolved = model.resolved
+    device, profile = profiles.newest(profile_key(resolved.checkpoint, resolved.settings)) or (None, Profile())
+    counts = [count for count in planned.shapes if count.model == resolved.name]
+    estimates = [(count, estimate_shape(count.shape, profile)) for count in counts]
+    work = _model_work(estimates, profile.start_up_seconds or 0.0, model)
+    return _ModelEstimate(
+        shapes=[_shape_plan(count, estimate, resolved.settings.reference_batch) for count, estimate in estimates],
+        plan=ModelPlan(
+            measured_on=device,
+            num_actors=model.max_actors,
+            device=model.device,
+            device_hours=None if work is None else round(work.device_seconds / 3600, 4),
+        ),
+        work=work,
+    )
+
+
+def _shape_plan(count: ShapeCount, estimate: ShapeEstimate, reference_batch: int | None) -> ShapePlan:
     bytes_per_item = estimate.bytes_per_item
     return ShapePlan(
         model=count.model,
@@ -153,23 +167,14 @@ def _shape_plan(count: ShapeCount, estimate: ShapeEstimate, model: ResolvedModel
         seconds_per_item=estimate.seconds_per_item,
         is_measured=estimate.is_measured,
         bytes=None if bytes_per_item is None else round(bytes_per_item * count.num_to_do),
-        padding=padding(count.num_to_do, model.settings.reference_batch),
+        padding=padding(count.num_to_do, reference_batch),
     )
 
 
 def _model_work(
-    estimates: Sequence[tuple[ShapeCount, ShapeEstimate]],
-    start_up_seconds: float,
-    num_actors: int,
-    num_gpus: float,
-    num_cpus: float,
+    estimates: Sequence[tuple[ShapeCount, ShapeEstimate]], start_up_seconds: float, model: PreparedModel
 ) -> ModelWork | None:
-    """What a model has before it; None where the pace of something that is to be drawn is not known.
-
-    Args:
-        num_gpus: per actor.
-        num_cpus: per actor.
-    """
+    """Return what a model has to render; None if the pace of some of it is not known."""
     to_do = [(count.num_to_do, estimate.seconds_per_item) for count, estimate in estimates if count.num_to_do]
     known = [num_to_do * seconds for num_to_do, seconds in to_do if seconds is not None]
     if len(known) < len(to_do):
@@ -178,7 +183,7 @@ def _model_work(
     return ModelWork(
         seconds=sum(known),
         start_up_seconds=start_up_seconds if num_items else 0.0,
-        num_actors=max(1, min(num_actors, num_items)),
-        num_gpus=num_gpus,
-        num_cpus=num_cpus,
+        num_actors=max(1, min(model.max_actors, num_items)),
+        num_gpus=model.num_gpus,
+        num_cpus=model.config.pool.num_cpus,
     )

@@ -1,4 +1,4 @@
-"""What `rendermill plan` tells: as data, and in words."""
+"""The result of `rendermill plan`, as data and as lines of text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ _NUM_TEXT_COLUMNS = 2
 
 @dataclass(frozen=True)
 class ShapePlan:
-    """What one model would do for one shape of item; see `jobs.planning.plan.ShapeCount` for the counts.
+    """What a job would do for the items of one model and shape. See `jobs.planning.plan.ShapeCount` for the counts.
 
     Attributes:
-        batch_size: items at once, as an earlier run found; None: not known.
-        seconds_per_item: of one actor; None: not known.
-        is_measured: whether this very shape was drawn before.
-        bytes: of all files to be drawn; None: not known.
-        padding: share of the denoiser's work that would be padding, if no chunk but the last is short.
+        batch_size: The number of items in a batch, as an earlier run measured; None: not known.
+        seconds_per_item: The time of one actor; None: not known.
+        is_measured: Whether this very shape was rendered before; if not, the time is estimated from another shape.
+        bytes: The size of all files to be written; None: not known.
+        padding: The share of the denoiser's work that would be padding, if only the last chunk is short.
     """
 
     model: str
@@ -35,13 +35,13 @@ class ShapePlan:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What one model would take.
+    """The resources that one model would take.
 
     Attributes:
-        measured_on: the device that its figures are from; None: there are none.
-        num_actors: as many as its pool and the cluster allow.
+        measured_on: The device that its figures were measured on; None: there are none.
+        num_actors: The largest number that its pool and the cluster allow.
         device: `GPU` or `CPU`.
-        device_hours: of all its actors; None: not known.
+        device_hours: The time of all its actors together; None: not known.
     """
 
     measured_on: str | None
@@ -55,11 +55,15 @@ class JobPlan:
     """What a job would do.
 
     Attributes:
-        reasons: of rejected rows, the most frequent, with their number.
-        seconds: that drawing would take; None: not known, `--calibrate` would find out.
-        ends_at: if it began now, ISO 8601, UTC.
-        num_runs: that it would take, as `stop_after` ends each; None: not known.
-        bytes: of the files to be drawn.
+        num_duplicates: The number of rows that repeat an earlier row.
+        num_rejected: The number of rows and files that cannot be rendered.
+        reasons: The most frequent reasons of rejected rows, with the number of rows.
+        num_not_in_manifest: The number of samples with a record that no row asks for any more.
+        seconds: The time that rendering would take; None: not known, and `--calibrate` would measure it.
+        ends_at: When it would end if it began now, ISO 8601, UTC.
+        num_runs: The number of runs that it would take, as `stop_after` ends each; None: not known.
+        bytes: The size of the files to be written; None: not known.
+        profile_problems: Files of the tuning profile that were ignored, each in one line.
     """
 
     shapes: list[ShapePlan]
@@ -72,39 +76,40 @@ class JobPlan:
     ends_at: str | None
     num_runs: int | None
     bytes: int | None
+    profile_problems: Sequence[str]
 
 
 def in_words(found: JobPlan, output: str) -> list[str]:
-    """A plan as lines for people."""
+    """Return a plan as lines of text."""
     lines = _table(found.shapes)
     lines += [_model_in_words(name, model) for name, model in found.models.items()]
     num_to_do = sum(shape.num_to_do for shape in found.shapes)
     if not num_to_do:
-        lines.append("to draw: nothing")
+        lines.append("to render: nothing")
     elif found.seconds is not None:
         storage = f"; {size(found.bytes)}" if found.bytes is not None else ""
-        lines.append(f"to draw: {num_to_do} items in about {duration(found.seconds)}, until {found.ends_at}{storage}")
+        lines.append(f"to render: {num_to_do} items in about {duration(found.seconds)}, until {found.ends_at}{storage}")
     else:
-        lines.append(f"to draw: {num_to_do} items; how long it takes is not known yet, --calibrate finds out")
+        lines.append(f"to render: {num_to_do} items; how long it takes is not known yet, --calibrate finds out")
     if found.num_runs is not None and found.num_runs > 1:
         lines.append(f"stop_after ends a run before that: about {found.num_runs} runs")
     num_changed = sum(shape.num_changed for shape in found.shapes)
     notes = {
-        "items whose row or settings changed would be drawn anew, in their old records' places": num_changed,
+        "items whose row or settings changed would be rendered again and replace their old records": num_changed,
         "records whose rows are gone from the manifest would stay": found.num_not_in_manifest,
-        "rows say again what an earlier row says": found.num_duplicates,
-        "items failed before and would be left; rendermill retry draws them": sum(
+        "rows repeat an earlier row": found.num_duplicates,
+        "items failed before and would be left; rendermill retry renders them": sum(
             shape.num_failed for shape in found.shapes
         ),
         "rows or files are rejected": found.num_rejected,
     }
     lines += [f"{count} {words}" for words, count in notes.items() if count]
     lines += [f"  {count} × {reason}" for reason, count in found.reasons.items()]
-    return [*lines, f"output: {output}"]
+    return [*lines, f"output: {output}", *found.profile_problems]
 
 
 def _table(shapes: Sequence[ShapePlan]) -> list[str]:
-    heads = ("model", "shape", "to draw", "finished", "failed", "batch", "seconds each", "padding", "storage")
+    heads = ("model", "shape", "to render", "finished", "failed", "batch", "seconds each", "padding", "storage")
     rows = [heads]
     for shape in shapes:
         pace = "?" if shape.seconds_per_item is None else f"{shape.seconds_per_item:.3g}"

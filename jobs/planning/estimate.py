@@ -1,4 +1,4 @@
-"""What drawing will take, from what earlier runs learned: pure arithmetic over counts by shape."""
+"""Estimate how long rendering takes from what earlier runs measured: pure arithmetic over counts by shape."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,10 +13,11 @@ class ShapeEstimate:
     """The estimate for the samples of one shape.
 
     Attributes:
-        seconds_per_item: of one actor; None: nothing of the model is known.
-        is_measured: this very shape was drawn before; else its pace is that of the nearest shape, by the work it takes.
-        batch_size: items that were drawn at once; None: not known.
-        bytes_per_item: None: not known.
+        seconds_per_item: The time of one actor; None: nothing about the model is known.
+        is_measured: Whether this very shape was rendered before; if not, the time is that of the shape with the nearest
+            amount of work, in proportion to its work.
+        batch_size: The number of items that were rendered together; None: not known.
+        bytes_per_item: The size of a file; None: not known.
     """
 
     seconds_per_item: float | None
@@ -26,7 +27,7 @@ class ShapeEstimate:
 
 
 def estimate_shape(shape: Shape, profile: Profile) -> ShapeEstimate:
-    """What an item of a shape takes, from what is known of its model."""
+    """Estimate what an item of a shape takes from the tuning profile of its model."""
     known = {Shape.parse(name): pace for name in profile.shapes if (pace := _seconds_per_item(name, profile))}
     if not known:
         return ShapeEstimate(None, is_measured=False, batch_size=None, bytes_per_item=None)
@@ -42,7 +43,7 @@ def estimate_shape(shape: Shape, profile: Profile) -> ShapeEstimate:
 
 
 def _seconds_per_item(name: str, profile: Profile) -> float | None:
-    """The pace of a shape that was drawn, else that of its batches alone."""
+    """Return the measured time of an item of a shape: that of whole runs, or else that of its batches alone."""
     if name in profile.seconds_per_item:
         return profile.seconds_per_item[name]
     learned = profile.shapes[name]
@@ -53,7 +54,7 @@ def _seconds_per_item(name: str, profile: Profile) -> float | None:
 
 
 def _bytes_per_item(shape: Shape, file_sizes: Mapping[Shape, float]) -> float | None:
-    """The size of a file, by the nearest shape in pixels."""
+    """Estimate the size of a file from that of the shape with the nearest number of pixels."""
     if not file_sizes:
         return None
     nearest = min(file_sizes, key=lambda other: abs(math.log(other.num_pixels / shape.num_pixels)))
@@ -62,14 +63,14 @@ def _bytes_per_item(shape: Shape, file_sizes: Mapping[Shape, float]) -> float | 
 
 @dataclass(frozen=True)
 class ModelWork:
-    """What one model has before it.
+    """What one model has to render.
 
     Attributes:
-        seconds: that its items take one actor.
-        start_up_seconds: until its items go at their pace.
-        num_actors: as many as it may have.
-        num_gpus: per actor.
-        num_cpus: per actor.
+        seconds: The time that its items take one actor.
+        start_up_seconds: The time until its first items are done.
+        num_actors: The largest number of actors that it may have.
+        num_gpus: The GPUs of each actor.
+        num_cpus: The CPUs of each actor.
     """
 
     seconds: float
@@ -80,25 +81,25 @@ class ModelWork:
 
     @property
     def device(self) -> str:
-        """What its actors draw on: `GPU` or `CPU`."""
+        """The kind of device that its actors render on: `GPU` or `CPU`."""
         return "GPU" if self.num_gpus else "CPU"
 
     @property
     def num_devices(self) -> float:
-        """The devices that an actor takes: on a CPU a core at least, however little of one its pool reserves."""
+        """The number of devices that an actor takes; on CPUs at least one core, even if its pool reserves less."""
         return self.num_gpus or max(1.0, self.num_cpus)
 
     @property
     def device_seconds(self) -> float:
-        """The time of all actors together, while they draw."""
+        """The time of all its actors together while they render."""
         return self.seconds * self.num_devices
 
 
 def seconds_of_job(work: Collection[ModelWork], resources: Mapping[str, float]) -> float:
-    """How long drawing takes, all models at once.
+    """Estimate how long rendering takes if all models render at the same time.
 
     Args:
-        resources: the cluster's, by name.
+        resources: The number of CPUs and GPUs of the cluster, by name.
     """
     alone = max((model.start_up_seconds + model.seconds / model.num_actors for model in work), default=0.0)
     shared = [
@@ -109,7 +110,7 @@ def seconds_of_job(work: Collection[ModelWork], resources: Mapping[str, float]) 
 
 
 def padding(num_items: int, reference_batch: int | None) -> float:
-    """The share of a denoiser's slots that padding takes where so many items are drawn in whole reference batches."""
+    """Return the share of a denoiser's slots that is padding if N items are rendered in whole reference batches."""
     if reference_batch is None or not num_items:
         return 0.0
     num_slots = math.ceil(num_items / reference_batch) * reference_batch

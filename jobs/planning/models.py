@@ -11,10 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from rendermill.actors.checkpoints.checkpoint import Checkpoint, describe
 from rendermill.actors.checkpoints.files import is_on_hub
 from rendermill.actors.media.encoding import FORMATS, EncodableRules, Encoding, formats_of
-from rendermill.jobs.cluster.capacity import Cluster, check_resources, check_selectors, gpus_per_actor
-from rendermill.jobs.cluster.connection import check_disks
 from rendermill.jobs.config.job import DEFAULT_DTYPE, Job, ModelConfig
-from rendermill.jobs.planning.loadable import check_loadable
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import settings_hash
 from rendermill.manifests.rows import RowValidator
@@ -48,29 +45,6 @@ class ResolvedModel:
         """Tokens of a prompt that its text encoder takes; None: any number."""
         stock = self.family.max_sequence_length
         return cast(int | None, self.settings.pipeline_arguments.get("max_sequence_length", stock))
-
-
-def resolve_models(job: Job, here: Cluster) -> tuple[dict[str, float], dict[str, ResolvedModel]]:
-    """Check that a job can run on a cluster, and settle its models.
-
-    Returns:
-        By model: the GPUs that an actor takes, and the model.
-
-    Raises:
-        UserError: the cluster cannot hold the pool of its only model, or does not see its files; or as in
-            `resolve_model`.
-    """
-    check_disks(job, here)
-    check_selectors(job)
-    if len(job.models) == 1:  # of several, the manifest says which have to fit
-        check_resources(job, here, job.models)
-    num_gpus = {name: gpus_per_actor(job, name, here) for name in job.models}
-    models = {name: resolve_model(job, name, on_gpu=num_gpus[name] > 0) for name in job.models}
-    check_loadable(
-        {name: model.checkpoint for name, model in models.items()},
-        {name: model.settings.scheduler for name, model in models.items()},
-    )
-    return num_gpus, models
 
 
 def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:

@@ -1,4 +1,4 @@
-"""Where an output's records were made, next to where this run draws: another GPU or torch may draw other pixels."""
+"""Compare where records were made with where models would render now: another GPU or torch may give other pixels."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,23 +6,18 @@ from typing import Any
 
 import ray
 
-from rendermill.jobs.config.job import Pool
-from rendermill.jobs.planning.models import ResolvedModel
+from rendermill.jobs.planning.prepare import PreparedModel
 from rendermill.manifests.output.ledger.origins import Origin
 
 
-def current_origins(
-    models: Mapping[str, ResolvedModel], pools: Mapping[str, Pool], num_gpus: Mapping[str, float]
-) -> dict[str, Origin]:
-    """Where each model would draw now, as tasks with its actors' resources find it.
-
-    Args:
-        num_gpus: per actor, by model.
-    """
+def current_origins(models: Mapping[str, PreparedModel]) -> dict[str, Origin]:
+    """Find out where each model would render now, by a task with the resources of its actors."""
     tasks = {
         name: ray.remote(
-            num_cpus=pools[name].num_cpus, num_gpus=num_gpus[name], label_selector=pools[name].label_selector
-        )(_look_around).remote(name, model.settings.compile)
+            num_cpus=model.config.pool.num_cpus,
+            num_gpus=model.num_gpus,
+            label_selector=model.config.pool.label_selector,
+        )(_look_around).remote(name, model.resolved.settings.compile)
         for name, model in models.items()
     }
     return {name: ray.get(task) for name, task in tasks.items()}
@@ -36,17 +31,17 @@ def _look_around(model: str, is_compiled: bool) -> Origin:
 
 
 def made_elsewhere(origins: Iterable[Origin], current: Mapping[str, Origin]) -> list[Origin]:
-    """Those of the origins that are not where their model draws now."""
+    """Return the origins that differ from where their model renders now."""
     return [origin for origin in origins if origin.model in current and current[origin.model] != origin]
 
 
 def describe_change(before: Origin, now: Origin) -> str:
-    """What differs, such as "sana: device NVIDIA A100 → NVIDIA H100, torch 2.11.0 → 2.13.0"."""
+    """Return what differs, such as "sana: device NVIDIA A100 → NVIDIA H100, torch 2.11.0 → 2.13.0"."""
     return f"{now.model}: {differing(_as_dict(before), _as_dict(now))}"
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two environments, in words; empty where nothing does."""
+    """Return what differs between two environments, in words; empty if nothing does."""
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     return ", ".join(f"{name} {before.get(name)} → {now.get(name)}" for name in names)
 

@@ -1,7 +1,6 @@
 """The actors beside the driver, which every command that renders starts, and what it starts its renderers with."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -9,7 +8,6 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rendermill.actors.checkpoints.files import CACHE
 from rendermill.actors.services.crash_journal import CrashJournal
 from rendermill.actors.services.findings import Findings
 from rendermill.actors.spec import RendererSpec
@@ -18,12 +16,9 @@ from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.jobs.running.arrivals import log
 from rendermill.jobs.running.observers.audit import ChosenItems
 from rendermill.jobs.running.observers.stored_files import StoredFilesByModel
-from rendermill.manifests.errors import UserError
 from rendermill.manifests.output.tuning_report import TuningReport
 from rendermill.manifests.secrets import mask_secrets
-from rendermill.manifests.storage.errors import as_user_errors
 from rendermill.manifests.storage.folder import Folder
-from rendermill.manifests.storage.urls import absolute, is_local
 
 _SECONDS_FOR_ANSWERS = 10.0
 
@@ -75,22 +70,6 @@ class Services:
             journal=self.journal,
             findings=self.findings,
         )
-
-
-def open_profiles(job: Job) -> Folder:
-    """Open the folder of tuning profiles.
-
-    Raises:
-        UserError: It cannot be read, or is a file.
-    """
-    profiles = Folder(absolute(job.profile) if job.profile else str(CACHE / "profiles"))
-    if is_local(profiles.url):
-        nearest = next(place for place in (Path(profiles.url), *Path(profiles.url).parents) if place.exists())
-        if not nearest.is_dir():
-            raise UserError(f"{nearest} is a file; give a folder", ("profile",), profiles.url)
-    with as_user_errors("cannot be read", ("profile",), profiles.url):
-        profiles.names("")
-    return profiles
 
 
 def start_services(profiles: Folder) -> Services:

@@ -1,1 +1,1 @@
-"""Checks of an output: its files against its records, and items rendered again."""
+"""Checks of an output: files against records, and items rendered again."""

@@ -1,4 +1,4 @@
-"""`rendermill verify --repair`: drops records whose media are broken, so that the next run renders these items."""
+"""`rendermill verify --repair`: drop records whose media are broken, so that the next run renders their items."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +23,8 @@ class Broken:
     """The damage that can be repaired.
 
     Attributes:
-        items: ids and sample indices of records whose media are missing or damaged.
-        nameless: media files that no record names, and shards that hold such files.
+        items: The ids and sample indices of records whose media are missing or damaged.
+        nameless: Media files that no record names, and shards that contain such files.
     """
 
     items: list[tuple[str, int]] = field(default_factory=list)
@@ -32,29 +32,29 @@ class Broken:
 
     @property
     def written_here(self) -> list[str]:
-        """The media without a record that have names as rendermill gives them."""
+        """The media without a record that have names as rendermill writes them."""
         return [name for name in self.nameless if is_written_here(name)]
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """A count of the repairs.
+    """The numbers of repairs.
 
     Attributes:
-        num_dropped: records that were removed.
-        num_noted: media without a record that a later run removes.
-        num_left: media without a record that rendermill did not write, and that stay.
+        num_dropped: The number of records that were removed.
+        num_noted: The number of media without a record that a later run removes.
+        num_left: The number of media without a record that rendermill did not write, and that stay.
     """
 
     num_dropped: int
     num_noted: int
     num_left: int
 
-    def in_words(self, url: str) -> Sequence[str]:
-        """The same as lines for people.
+    def lines(self, url: str) -> Sequence[str]:
+        """Return the same as lines of text.
 
         Args:
-            url: the output's.
+            url: The output's.
         """
         lines = []
         if self.num_dropped:
@@ -65,19 +65,19 @@ class Repaired:
         if self.num_noted:
             lines.append(f"repaired: {self.num_noted} media without a record are removed by a later run")
         if self.num_left:
-            lines.append(f"left: {self.num_left} files in {url}/media have no name that rendermill gives")
-        return lines or ["repaired: nothing had to be"]
+            lines.append(f"left: {self.num_left} files in {url}/media have names that rendermill does not write")
+        return lines or ["repaired: nothing, as nothing had to be"]
 
 
 @contextmanager
 def opened_for_repair(output: Folder, say: Callable[[str], None]) -> Iterator[Ledger]:
-    """The ledger of an output, under a lease: no run writes there meanwhile.
+    """Open the ledger of an output under a lease, so that no run writes there meanwhile.
 
     Args:
-        say: takes a line for the user if this has to wait.
+        say: Takes a line for the user if this has to wait.
 
     Raises:
-        UserError: a run writes there.
+        UserError: A run writes there.
     """
     with Lease(output, new_run_id(), say=say) as lease:
         stored = stored_format(output)
@@ -92,7 +92,7 @@ def opened_for_repair(output: Folder, say: Callable[[str], None]) -> Iterator[Le
 def repair(ledger: Ledger, broken: Broken) -> Repaired:
     """Drop the records whose media are broken, and note media without a record, which a later run removes.
 
-    What cannot be read is left as it is: a store that does not answer has not lost anything.
+    Files that cannot be read are left as they are: a store that does not answer has not lost anything.
     """
     keys = pa.array([item_key(item_id, sample_index) for item_id, sample_index in broken.items], HASH)
     num_dropped = ledger.drop(keys) if broken.items else 0

@@ -1,4 +1,4 @@
-"""Reads what an output stores, files and shards, and holds it to its records."""
+"""Read the media of an output, files and shards, and compare them with its records."""
 
 import hashlib
 import json
@@ -23,14 +23,14 @@ _BYTES_READ_AT_ONCE = 2**22
 
 
 class Finding(NamedTuple):
-    """What came of a record's media.
+    """The result of checking the media of one record.
 
     Attributes:
-        name: of the media file, in its shard if it is in one.
+        name: The media file; with its shard before it if it is in one.
         problem: `missing`, `damaged`, `unreadable`, or empty if there is none.
-        details: of the problem, in words.
-        num_bytes: read.
-        item: the record's id and sample index.
+        details: The problem in words.
+        num_bytes: The number of bytes that were read.
+        item: The record's id and sample index.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What came of a file: a finding for each of its records, and members of a shard that no record names."""
+    """The result of checking a file: a finding for each of its records, and members of a shard that no record names."""
 
     path: str
     findings: list[Finding]
@@ -49,10 +49,10 @@ class Checked(NamedTuple):
 
 
 def check_media(output: Folder, tables: Iterable[pa.Table]) -> Iterator[Checked]:
-    """Read every file that records name, once, several side by side.
+    """Read every file that records name once, several at the same time.
 
     Args:
-        tables: all records of the files to read.
+        tables: All records of the files to read.
     """
     left = _by_file(tables)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
@@ -67,7 +67,7 @@ def check_media(output: Folder, tables: Iterable[pa.Table]) -> Iterator[Checked]
 
 
 def _by_file(tables: Iterable[pa.Table]) -> Iterator[list[dict[str, Any]]]:
-    """The records of one file after the other; those of shards, which may be in several tables, when all are read."""
+    """Yield the records of each file; those of shards last, because they may be in several tables."""
     in_shards = []
     for table in tables:
         records = table.select(_COLUMNS)
@@ -111,7 +111,7 @@ def _check_shard(output: Folder, shard: str, records: dict[str, dict[str, Any]])
     """Read a shard once.
 
     Args:
-        records: by member.
+        records: By member.
     """
     by_json = {json_of(member): record for member, record in records.items()}
     found: dict[str, Finding] = {}
@@ -131,30 +131,30 @@ def _check_shard(output: Folder, shard: str, records: dict[str, dict[str, Any]])
     except FileNotFoundError:
         pass
     except tarfile.TarError as error:
-        otherwise = Finding("", "damaged", f"the shard breaks off: {one_line(error)}")
+        otherwise = Finding("", "damaged", f"the shard is cut off: {one_line(error)}")
         if found.keys() == records.keys():
-            without_record.append(f"{shard}: all behind the last record's files, where it breaks off")
+            without_record.append(f"{shard}: all behind the last record's files, where it is cut off")
     except Exception as error:
         otherwise = Finding("", "unreadable", one_line(error))
     findings = []
     for member in records:
         finding = found.get(member, otherwise._replace(name=f"{shard}/{member}"))
         if not finding.problem and not fits.get(json_of(member)):
-            finding = finding._replace(problem="damaged", details="the JSON file beside it is missing or another's")
+            finding = finding._replace(problem="damaged", details="its JSON file is missing or belongs to another item")
         findings.append(finding._replace(item=_item(records[member])))
     return Checked(shard, findings, without_record)
 
 
 def _compared(name: str, record: dict[str, Any], size: int, digest: str) -> Finding:
     if size != record["bytes"]:
-        return Finding(name, "damaged", f"{size} bytes, and its record says {record['bytes']}", size)
+        return Finding(name, "damaged", f"it has {size} bytes, and its record says {record['bytes']}", size)
     if digest != record["sha256"]:
-        return Finding(name, "damaged", "its content has another sha256 than its record", size)
+        return Finding(name, "damaged", "its sha256 differs from that of its record", size)
     return Finding(name, num_bytes=size)
 
 
 def _is_of(content: bytes, record: dict[str, Any]) -> bool:
-    """Whether a JSON file is that of a record."""
+    """Return whether a JSON file belongs to a record."""
     try:
         return bool(json.loads(content)["request_hash"] == record["request_hash"])
     except (ValueError, KeyError, TypeError):
@@ -162,17 +162,17 @@ def _is_of(content: bytes, record: dict[str, Any]) -> bool:
 
 
 class Gaps(NamedTuple):
-    """Records whose media a listing shows to be gone, or of another size than they say."""
+    """The numbers of records whose media are missing in a listing, or have another size there."""
 
     num_missing: int
     num_of_other_size: int
 
 
 def gaps(output: Folder, tables: Iterable[pa.Table]) -> Gaps:
-    """Hold records to a listing of the media, without reading any.
+    """Compare records with a listing of the media, without reading any.
 
     Args:
-        tables: of records, with the columns path, member and bytes.
+        tables: Of records, with the columns path, member and bytes.
     """
     sizes, num_missing, num_of_other_size = output.all_sizes(MEDIA), 0, 0
     records = pa.concat_tables(tables).group_by(["path", "member"]).aggregate([("bytes", "max")])  # some come twice

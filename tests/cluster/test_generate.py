@@ -140,11 +140,11 @@ def test_the_same_command_again_draws_nothing_and_a_changed_row_alone(
     before = {(record["id"], record["sample_index"]): record for record in rendermill.table("metadata")}
     again = rendermill.generate()
     assert again.status == 0
-    assert "to draw: nothing; 8 finished before" in again.out
+    assert "to render: nothing; 8 finished before" in again.out
     changed = [dict(row, num_inference_steps=3) if row.get("id") == "cat" else row for row in ROWS]
     rendermill.manifest([row for row in changed if row["prompt"] != "a bird"])
     finished = rendermill.generate(deletion_delay="0.001s")
-    assert "to draw: sana 1; 6 finished before; 1 duplicate; 1 finished but no longer in the manifest" in finished.out
+    assert "to render: sana 1; 6 finished before; 1 duplicate; 1 finished but no longer in the manifest" in finished.out
     after = {(record["id"], record["sample_index"]): record for record in rendermill.table("metadata")}
     assert {key for key in before if before[key] != after[key]} == {("cat", 0)}
     assert after.keys() == before.keys()
@@ -178,7 +178,7 @@ def test_records_of_another_environment_are_kept_or_drawn_anew_or_stop_the_run(r
     assert f"the environment changed since earlier records were made: sana: torch 1.0 → {installed}" in kept.out
     assert versions() == ["1.0", "1.0", installed]
     again = rendermill.generate(on_environment_change="rerender")
-    assert "to draw: sana 2; 1 finished before" in again.out
+    assert "to render: sana 2; 1 finished before" in again.out
     assert versions() == [installed] * 3
 
 
@@ -288,7 +288,7 @@ def test_a_nan_is_a_failure_of_its_item_alone_and_can_be_retried(rendermill: Ren
     again = rendermill.generate("reproducibility=fast")
     assert (again.status, "1 failed before" in again.out) == (3, True)
     retried = rendermill.run("retry", rendermill.output, cwd=rendermill.folder)
-    assert (retried.status, "to draw: sana 1; 3 finished before" in retried.out) == (3, True)
+    assert (retried.status, "to render: sana 1; 3 finished before" in retried.out) == (3, True)
     assert len(rendermill.table("failures")) == 1
 
 
@@ -322,7 +322,7 @@ def test_the_demo(rendermill: Rendermill, tmp_path: Path) -> None:
     finished = rendermill.run_on_terminal("generate", "examples/demo.yaml", f"output={rendermill.output}")
     assert finished.status == 0, finished
     lines = [line for line in re.split(r"[\r\n]+", finished.out) if line.strip()]
-    assert lines[0] == "to draw: sana 64, wan 12"
+    assert lines[0] == "to render: sana 64, wan 12"
     for model, num_items in (("sana", 64), ("wan", 12)):
         bars = [line for line in lines if line.startswith(model) and "━" in line]
         assert any(f"{num_items}/{num_items}" in bar for bar in bars)

@@ -223,7 +223,7 @@ def test_every_row_of_an_odd_folder_is_rendered_with_its_columns_or_rejected_alo
         assert (said["type 0"]["frames"], said["type 0"]["forever"], said["type 0"]["garbled"]) == (17, BEYOND, "fffe")
         return
     again = rendermill.run("plan", rendermill.write_job(**job))
-    assert "to draw: nothing" in again.out, "what a run wrote is no part of the manifest"
+    assert "to render: nothing" in again.out, "what a run wrote is no part of the manifest"
 
 
 def samples_of_shards(media: Path) -> Iterator[dict[str, Any]]:

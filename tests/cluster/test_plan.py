@@ -13,7 +13,7 @@ from rendermill.manifests.storage.folder import Folder
 from tests.support.commands import Rendermill
 
 
-def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
+def test_a_job_is_planned_rendered_and_looked_at(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes")
     rows = [{"id": str(index), "prompt": f"prompt {index}", "width": 32 if index % 3 else 64} for index in range(12)]
     rendermill.manifest([*rows, rows[0], {"id": "bad", "prompt": "bad", "width": 65}])
@@ -24,15 +24,15 @@ def test_a_job_is_planned_drawn_and_looked_at(rendermill: Rendermill) -> None:
     assert before.status == 0, before
     lines = before.out.splitlines()
     assert lines[1].split() == ["sana", "32", "x", "32,", "2", "steps,", "guided", "8", "0", "0", "?", "?", "0.0%", "?"]
-    assert "to draw: 12 items; how long it takes is not known yet, --calibrate finds out" in lines
-    assert "1 rows say again what an earlier row says" in lines
+    assert "to render: 12 items; how long it takes is not known yet, --calibrate finds out" in lines
+    assert "1 rows repeat an earlier row" in lines
     assert "  1 × width: 65 is not a multiple of 32; 64 or 96 would be" in lines
     assert f"profile {profile}/notes.txt: ignored, as it is no profile" in lines
     assert not rendermill.output.exists(), "plan writes nothing"
 
-    drawn = rendermill.run("generate", job, "limit=9")
-    assert drawn.status == 3, drawn
-    assert "to draw: nothing" in rendermill.run("plan", job, "limit=9").out.splitlines()
+    rendered = rendermill.run("generate", job, "limit=9")
+    assert rendered.status == 3, rendered
+    assert "to render: nothing" in rendermill.run("plan", job, "limit=9").out.splitlines()
     rows[0]["prompt"] = "another prompt"
     del rows[1]
     rendermill.manifest(rows)
@@ -88,7 +88,7 @@ def _under_way(output: Folder) -> None:
     os.utime(output.path("lease/000099.json"), (0, 0))
     died = look(output)
     assert (died.state, died.models["sana"].seconds_left) == ("died", None)
-    assert "; 5 left;" in "\n".join(in_words(died)), "at no pace, as nobody draws"
+    assert "; 5 left;" in "\n".join(in_words(died)), "at no pace, as nobody renders"
 
 
 def test_calibrating_learns_the_pace_without_an_output(rendermill: Rendermill) -> None:

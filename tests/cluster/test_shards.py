@@ -17,7 +17,7 @@ import webdataset
 from rendermill.actors.media.encoding import Encoding
 from rendermill.actors.media.store import encode_all, store_shard
 from rendermill.actors.services.guard import Guard
-from rendermill.jobs.verification.render_again import _compare_one
+from rendermill.jobs.verification.compare import compare
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.output.layout import key_in_shard
 from rendermill.manifests.output.ledger.ledger import Ledger
@@ -90,7 +90,7 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     rendermill.manifest([row | {"num_inference_steps": 2} if row["id"] == changed["id"] else row for row in rows])
     again = rendermill.run("generate", job)
     num_left = 14 - first.total() + 1
-    assert f"to draw: sana {num_left}; {first.total() - 1} finished before" in again.out
+    assert f"to render: sana {num_left}; {first.total() - 1} finished before" in again.out
     assert again.status == 0, again
     assert (rendermill.output / changed["path"]).exists(), "whoever listed the records before finds its file"
     assert rendermill.run("generate", job).status == 0  # removes it, as there is no delay here
@@ -140,7 +140,7 @@ def test_shards_hold_each_sample_once_also_when_a_run_is_terminated_and_rows_cha
     repaired = rendermill.run("verify", rendermill.output, "--repair")
     assert (repaired.status, "repaired: 2 records were dropped; " in repaired.out) == (0, True), repaired
     mended = rendermill.run("generate", job)
-    assert (mended.status, "to draw: sana 2; 12 finished before" in mended.out) == (0, True), mended
+    assert (mended.status, "to render: sana 2; 12 finished before" in mended.out) == (0, True), mended
     verified = rendermill.run("verify", rendermill.output)
     assert (verified.status, "files: 14 of 14 are as recorded" in verified.out) == (0, True), verified
 
@@ -226,7 +226,7 @@ def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_sto
     assert not (tmp_path / "alone").exists(), "a shard of nothing"
 
 
-def test_what_is_drawn_again_is_compared_with_the_shards_member(tmp_path: Path) -> None:
+def test_what_is_rendered_again_is_compared_with_the_shards_member(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     before = rendered(np.full((2, 2, 3), 7, np.uint8))
     encoded = encode_all(before, Encoding("png"), receipt_schema(EXTRA), UNGUARDED)
@@ -234,9 +234,9 @@ def test_what_is_drawn_again_is_compared_with_the_shards_member(tmp_path: Path) 
     names = ("path", "member", "format", "pixel_sha256", "device", "environment")
     row = record | {f"recorded_{name}": record[name] for name in names}
     pixels = pa.scalar(np.full((2, 2, 3), 9, np.uint8).tobytes(), pa.large_binary())
-    assert _compare_one(row, before[FRAMES][0], folder).verdict == "with the same pixels"
-    assert _compare_one(row, pixels, folder).details == "PSNR 42.1 dB"
-    assert _compare_one(row | {"recorded_member": "gone.png"}, pixels, folder).details == "its file is gone"
+    assert compare(row, before[FRAMES][0], folder).verdict == "with the same pixels"
+    assert compare(row, pixels, folder).details == "PSNR 42.1 dB"
+    assert compare(row | {"recorded_member": "gone.png"}, pixels, folder).details == "its file is gone"
     assert read_member(folder, "media/none.tar", "x") is None
 
 

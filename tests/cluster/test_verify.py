@@ -21,10 +21,10 @@ def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(re
     assert sound.status == 0, sound
     assert "files: 8 of 8 are as recorded" in sound.out
 
-    drawn_again = rendermill.run("verify", rendermill.output, "--sample", "3", "--model", "sana")
-    assert drawn_again.status == 3, drawn_again
-    assert "drawn again: 3 with other pixels, in the same environment" in drawn_again.out
-    assert "PSNR" in drawn_again.out
+    rendered_again = rendermill.run("verify", rendermill.output, "--sample", "3", "--model", "sana")
+    assert rendered_again.status == 3, rendered_again
+    assert "rendered again: 3 with other pixels, in the same environment" in rendered_again.out
+    assert "PSNR" in rendered_again.out
 
     missing, damaged = sorted(rendermill.output.glob("media/**/*.png"))[:2]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
@@ -36,7 +36,7 @@ def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(re
     assert report["without_record"]["examples"][0].endswith("no record names this.png")
 
     left = rendermill.run("generate", job)
-    assert "to draw: nothing; 8 finished before" in left.out
+    assert "to render: nothing; 8 finished before" in left.out
     assert (
         "1 records have lost their media, and 0 have files of another size; to render these items again: " in left.out
     )
@@ -50,10 +50,10 @@ def test_pixels_that_depend_on_the_batch_and_files_that_are_damaged_are_found(re
     assert [(shape["num_to_do"], shape["num_finished"]) for shape in planned["shapes"]] == [(2, 6)]
     for run in (rendermill.output / "runs").glob("*.json"):
         run.write_text("{}")
-    mended = rendermill.run("verify", rendermill.output, "--sample", "1")
-    assert mended.status == 0, mended
-    assert "files: 6 of 6 are as recorded" in mended.out
-    assert "drawn again: 1 not tried: their job, checkpoint or settings are gone" in mended.out
+    repaired_run = rendermill.run("verify", rendermill.output, "--sample", "1")
+    assert repaired_run.status == 0, repaired_run
+    assert "files: 6 of 6 are as recorded" in repaired_run.out
+    assert "rendered again: 1 not tried: their job, checkpoint or settings are gone" in repaired_run.out
 
 
 def test_what_is_no_output_or_has_no_such_model_is_said_in_a_line(rendermill: Rendermill) -> None:

@@ -108,7 +108,7 @@ def test_rows_that_a_format_cannot_hold_are_rejected_before_anything_is_drawn(re
     rendermill.manifest(rows)
     finished = rendermill.generate()
     assert finished.status == 3, finished
-    assert "to draw: nothing; 7 rejected" in finished.out
+    assert "to render: nothing; 7 rejected" in finished.out
     told = sorted(row["reason"] for row in rendermill.table("rejected"))
     for reason, expected in zip(told, sorted([*reasons.values(), *both.values()]), strict=True):
         assert reason.startswith(expected)

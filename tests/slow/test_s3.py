@@ -77,7 +77,7 @@ def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str,
     check_records()
     put_manifest(steps=3)
     filesystem.invalidate_cache()
-    assert "to draw: sana 1; 3 finished before" in generate()
+    assert "to render: sana 1; 3 finished before" in generate()
     filesystem.invalidate_cache()
     check_records()
 

@@ -1,4 +1,4 @@
-"""What drawing will take: arithmetic over profiles, and how it is put into words."""
+"""Estimates of how long rendering takes: arithmetic over profiles, and how it is put into words."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,7 +39,7 @@ def profile(**seconds: float) -> Profile:
     )
 
 
-def test_a_shape_that_was_drawn_has_its_own_pace_and_batch() -> None:
+def test_a_shape_that_was_rendered_has_its_own_pace_and_batch() -> None:
     estimate = estimate_shape(IMAGE, profile(h1024=0.3, h512=0.2))
     assert (estimate.seconds_per_item, estimate.is_measured, estimate.batch_size) == (0.3, True, 16)
     assert estimate.bytes_per_item == 1_024_000
@@ -111,11 +111,11 @@ def test_a_pace_counts_what_is_between_batches_and_not_what_is_between_chunks() 
 def test_start_up_ends_where_the_first_batch_begins_to_go_at_its_pace(tmp_path: Path) -> None:
     began = datetime(2026, 11, 25, tzinfo=UTC)
     shape = {"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5}
-    drawn = {"started_at": began + timedelta(seconds=60), "seconds": 5.0, "batch_size": 4, "bytes": 1000}
-    later = drawn | {"started_at": began + timedelta(seconds=80), "seconds": 1.0, "bytes": 2000}
-    failure = drawn | {"started_at": began + timedelta(seconds=50), "seconds": None, "bytes": None}
+    rendered = {"started_at": began + timedelta(seconds=60), "seconds": 5.0, "batch_size": 4, "bytes": 1000}
+    later = rendered | {"started_at": began + timedelta(seconds=80), "seconds": 1.0, "bytes": 2000}
+    failure = rendered | {"started_at": began + timedelta(seconds=50), "seconds": None, "bytes": None}
     files = StoredFiles(began)
-    for rows in ([failure], [later, *[drawn] * 4], [later]):
+    for rows in ([failure], [later, *[rendered] * 4], [later]):
         files.add(pa.Table.from_pylist([shape | row for row in rows]))
     assert files.first == FirstBatch(str(IMAGE), 4, 80.0)
     assert files.bytes_per_item == {str(IMAGE): 8000 / 6}
