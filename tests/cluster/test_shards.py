@@ -25,7 +25,7 @@ from rendermill.manifests.output.shards import keep_members, pack, read_member, 
 from rendermill.manifests.schema import FRAMES, receipt_schema
 from rendermill.manifests.storage.folder import Folder
 from tests.support.commands import ROOT, Rendermill
-from tests.unit.manifests.test_ledger import under_lease
+from tests.support.outputs import under_lease
 
 UNGUARDED = Guard(None, "stored")
 EXTRA = pa.schema(

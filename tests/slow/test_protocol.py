@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -25,8 +24,7 @@ from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.storage.folder import Folder
 from tests.support import late_store
-from tests.unit.manifests.test_ledger import EXTRA, receipt, receipts
-from tests.unit.manifests.test_ledger_properties import IN_MEMORY
+from tests.support.outputs import EXTRA, IN_MEMORY, receipt, receipts, stored_rows
 
 NUM_EXAMPLES = int(os.environ.get("PROTOCOL_EXAMPLES", "12"))
 ITEMS = st.lists(st.sampled_from("abcde"), min_size=1, max_size=4, unique=True)
@@ -165,7 +163,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9))
     def read_what_was_listed(self, which: int) -> None:
         names, visible = self.lists.pop(which % len(self.lists))
-        self.check([row for name in names for row in self.read(name)], visible)
+        self.check(self.read(names), visible)
 
     @invariant()
     def readers_see_each_item_once(self) -> None:
@@ -206,14 +204,15 @@ class Protocol(RuleBasedStateMachine):
             assert self.has_media(row["path"]), "a record without its media"
 
     def rows(self) -> list[dict[str, Any]]:
-        return [row for name in self.parts() for row in self.read(name)]
+        return self.read(self.parts())
 
     def parts(self) -> list[str]:
         return [name for name in self.folder.names(layout.METADATA) if name.endswith(".parquet")]
 
-    def read(self, name: str) -> list[dict[str, Any]]:
-        with self.folder.opened(name) as file:
-            return pq.read_table(file).to_pylist()
+    def read(self, names: list[str]) -> list[dict[str, Any]]:
+        contents = [self.folder.read(name) for name in names]
+        assert None not in contents, "a part that was listed is gone"
+        return stored_rows(contents)
 
     def store_media(self, path: str) -> None:
         Folder(self.url).write(path, b"")

@@ -2,9 +2,7 @@
 
 import json
 import os
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,48 +11,16 @@ import pytest
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import blake2b_128
 from rendermill.manifests.output import layout
-from rendermill.manifests.output.fence import FencedFolder
-from rendermill.manifests.output.holder import newest_number
-from rendermill.manifests.output.lease import Lease
 from rendermill.manifests.output.ledger.keyed_rows import item_keys
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.rejected import RejectedRows
-from rendermill.manifests.schema import REJECTED_COLUMNS, arrow_schema, receipt_schema
+from rendermill.manifests.schema import REJECTED_COLUMNS, arrow_schema
 from rendermill.manifests.storage.folder import Folder
 from rendermill.manifests.storage.urls import check_can_be_output
+from tests.support.outputs import EXTRA, receipt, receipts, under_lease
 
-EXTRA = pa.schema([("category", pa.string())])
 OUTSIDE = ["../victim.png", layout.FORMAT_FILE]
 """Paths of no media."""
-
-
-def receipt(item_id: str, steps: int = 20, error_type: str | None = None, sample_index: int = 0) -> dict[str, Any]:
-    request_hash = blake2b_128([item_id, sample_index, steps]).hex()
-    path = None if error_type else f"media/{item_id}.{steps}.png"
-    return {
-        "id": item_id,
-        "sample_index": sample_index,
-        "model": "sana",
-        "device": "cpu",
-        "environment": "{}",
-        "num_inference_steps": steps,
-        "request_hash": request_hash,
-        "path": path,
-        "error_type": error_type,
-        "started_at": datetime(2026, 1, 1, tzinfo=UTC),
-        "category": "c",
-    }
-
-
-def receipts(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), receipt_schema(EXTRA))
-
-
-def under_lease(folder: Folder, run_id: str = "run") -> FencedFolder:
-    """The folder under a lease that is taken from whichever run has it."""
-    lease = Lease(Folder(folder.url), run_id)
-    assert lease.take(newest_number(folder))
-    return FencedFolder.of(folder, lease)
 
 
 def open_ledger(folder: Path, run_id: str = "run", deletion_delay_seconds: float = 0.0) -> Ledger:

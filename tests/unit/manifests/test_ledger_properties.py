@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +17,7 @@ from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.ledger.stale_shards import ShardCleanup
 from rendermill.manifests.output.shards import keep_members, pack, unpack
 from rendermill.manifests.storage.folder import Folder
-from tests.unit.manifests.test_ledger import EXTRA, receipt, receipts, under_lease
+from tests.support.outputs import EXTRA, IN_MEMORY, receipt, receipts, stored_rows, under_lease
 
 
 class Crash(BaseException):
@@ -56,8 +55,6 @@ def open_over(folder: FailingFolder, media_layout: layout.Layout = "files") -> L
     return Ledger(folder, EXTRA, media_layout, deletion_delay_seconds=0.0)
 
 
-IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where hundreds of small outputs need not wait for a disk."""
 ITEMS = st.sampled_from("abcdef")
 RECEIPTS = st.lists(st.tuples(ITEMS, st.sampled_from([20, 30]), st.booleans()), max_size=6)
 STEPS = st.lists(st.one_of(RECEIPTS, st.sampled_from(["flush", "roll up", "tidy"])), min_size=1, max_size=8)
@@ -65,8 +62,12 @@ FAULTS = st.one_of(st.none(), st.tuples(st.integers(0, 40), st.booleans()))
 RUNS = st.lists(st.tuples(STEPS, FAULTS, st.booleans()), min_size=1, max_size=5)
 
 
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    return stored_rows(part.read_bytes() for part in folder.glob("*.parquet"))
+
+
 def records(folder: Path) -> dict[str, int]:
-    rows = pq.read_table(folder / "metadata").to_pylist()
+    rows = rows_in(folder / "metadata")
     assert len({row["id"] for row in rows}) == len(rows), "an item twice"
     for row in rows:
         assert (folder / row["path"]).exists(), "a record without its media"
@@ -116,9 +117,9 @@ def test_no_crash_or_error_loses_or_doubles_what_was_flushed(runs: list) -> None
             assert set(records(folder)) <= ever_added
         do(open_over(FailingFolder.over(folder, "last")), "tidy")
         assert set(flushed) <= set(records(folder))
-        failed = pq.read_table(folder / "failures")["request_hash"].to_pylist()
-        finished = pq.read_table(folder / "metadata")["request_hash"].to_pylist()
-        assert not set(failed) & set(finished)
+        failed = {row["request_hash"] for row in rows_in(folder / "failures")}
+        finished = {row["request_hash"] for row in rows_in(folder / "metadata")}
+        assert not failed & finished
         assert Folder(name).names(layout.PENDING) == []
 
 
@@ -226,7 +227,7 @@ def members(folder: Path) -> list[tuple[str, str]]:
 
 
 def recorded_members(folder: Path) -> list[tuple[str, str]]:
-    rows = pq.read_table(folder / "metadata").to_pylist()
+    rows = rows_in(folder / "metadata")
     assert len({row["id"] for row in rows}) == len(rows), "an item twice"
     return sorted((row["path"], row["member"]) for row in rows)
 
