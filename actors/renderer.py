@@ -27,7 +27,7 @@ from rendermill.actors.services.tuning.compiled import SharedCompilation
 from rendermill.actors.spec import RendererSpec
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.output.tuning_report import AuditedRendering
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 from rendermill.models.registry import FAMILIES
 
 _NUM_BATCHES_WAITING = 2

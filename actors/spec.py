@@ -1,11 +1,11 @@
 """What a renderer is started with. A module of its own, because the driver must not import torch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rendermill.actors.checkpoints.checkpoint import Checkpoint
 from rendermill.actors.services.guard import Guard
-from rendermill.models.interface import Settings
+from rendermill.models.settings import Settings
 
 _SECONDS_TO_LOAD = 7200.0
 
@@ -71,4 +71,4 @@ class RendererSpec:
 
 def profile_key(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
     """Return what batch sizes of a model depend on, except the device and its library versions; JSON values."""
-    return {"checkpoint": checkpoint.identity, "pipeline": checkpoint.pipeline_class} | asdict(settings)
+    return {"checkpoint": checkpoint.identity, "pipeline": checkpoint.pipeline_class} | settings.model_dump()

@@ -31,7 +31,7 @@ from benchmarks.full_size import build_sana_1600m, build_wan_a14b, with_two_expe
 from benchmarks.speedups import requests_of
 from rendermill.actors.environment import make_deterministic
 from rendermill.models import registry
-from rendermill.models.interface import Settings
+from rendermill.models.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -263,7 +263,7 @@ def check_wan(checkpoint: Path) -> None:
 
 def check_wan_strict(checkpoint: Path) -> None:
     """Two such clips, together and alone, in one process."""
-    settings = Settings({"default": "bfloat16"}, compile=False, reference_batch=1)
+    settings = Settings(dtype={"default": "bfloat16"}, compile=False, reference_batch=1)
     model = registry.load("WanPipeline", checkpoint, settings, make_deterministic(compiled=False))
     clip = {"width": 832, "height": 480, "num_frames": 81, "fps": 16.0, "num_inference_steps": 2, "guidance_scale": 5.0}
     requests = requests_of(["prompt 0", "prompt 1"], **clip)
@@ -282,7 +282,7 @@ def check_wan_experts(checkpoint: Path) -> None:
     with_two_experts(checkpoint, two_experts)
     kept: torch.Tensor | None = None
     for offload, num_together in {"none": 1, "model": 4, "group": 1}.items():  # what `group` pins is given back late
-        settings = Settings({"default": "bfloat16"}, compile=False, reference_batch=1, offload=offload)
+        settings = Settings(dtype={"default": "bfloat16"}, compile=False, reference_batch=1, offload=offload)
         model = registry.load("WanPipeline", two_experts, settings, make_deterministic(compiled=False))
         embeddings = model.encode(requests)
         torch.cuda.reset_peak_memory_stats()

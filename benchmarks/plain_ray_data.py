@@ -17,9 +17,10 @@ from ray.data import ActorPoolStrategy
 from rendermill.actors.media.encoders import encode
 from rendermill.actors.media.encoding import Encoding
 from rendermill.manifests.identity import sample_seed
-from rendermill.manifests.schema import RECORD_COLUMNS, Request
+from rendermill.manifests.schema import RECORD_COLUMNS
 from rendermill.models import registry
-from rendermill.models.interface import Settings
+from rendermill.models.settings import Settings
+from tests.support.requests import request_for
 
 Batch = dict[str, Any]
 
@@ -28,14 +29,14 @@ class Draw:
     """A model in an actor."""
 
     def __init__(self, checkpoint: str) -> None:
-        settings = Settings({"default": "float32"}, compile=False, reference_batch=1)
+        settings = Settings(dtype={"default": "float32"}, compile=False, reference_batch=1)
         self._model = registry.load("BlankPipeline", Path(checkpoint), settings, "cpu")
 
     def __call__(self, batch: Batch) -> Batch:
         """Add pictures of 64 × 64 pixels."""
         batch["seed"] = [sample_seed(0, item, 0, None) for item in batch["id"]]
         requests = [
-            Request(item, 0, "blank", prompt, None, seed, 64, 64, 1, None, 1, 1.0, None)
+            request_for(prompt, seed, id=item, width=64, height=64, num_inference_steps=1, guidance_scale=1.0)
             for item, prompt, seed in zip(batch["id"], batch["prompt"], batch["seed"], strict=True)
         ]
         batch["frames"] = self._model.render(requests, self._model.encode(requests)).frames.numpy()

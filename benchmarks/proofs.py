@@ -23,11 +23,13 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.sabotage import Sabotage, can_be_split
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 from rendermill.models import registry
-from rendermill.models.interface import Model, Settings
+from rendermill.models.interface import Model
 from rendermill.models.parts.exact_batches import ExactBatches, shape_of
 from rendermill.models.parts.operations import Operation, Recording, bits
+from rendermill.models.settings import Settings
+from tests.support.requests import request_for
 
 _ROOT = Path(__file__).parents[1]
 CASES = {
@@ -98,12 +100,13 @@ def requests(
 ) -> list[Request]:
     """Requests of one shape with random prompts and seeds."""
     width, height = size
-    first = Request("id", 0, "model", "", None, 0, width, height, 1, None, 4, 4.5, None)._replace(
-        **CASES[checkpoint][1]
-    )
+    shared = {"width": width, "height": height} | CASES[checkpoint][1]
     return [
-        first._replace(
-            prompt=prompt, seed=generator.getrandbits(60), negative_prompt=generator.choice([None, prompt[::2]])
+        request_for(
+            prompt,
+            generator.getrandbits(60),
+            negative_prompt=generator.choice([None, prompt[::2]]),
+            **shared,
         )
         for prompt in generator.choices(texts, k=num_items)
     ]

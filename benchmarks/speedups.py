@@ -19,11 +19,13 @@ import torch
 from benchmarks.adherence import judge, scenes_of
 from benchmarks.full_size import build_sana_1600m, build_wan_a14b
 from rendermill.actors.environment import make_deterministic
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 from rendermill.models import registry
-from rendermill.models.interface import Model, Settings, Speedups
+from rendermill.models.interface import Model
+from rendermill.models.settings import Settings, Speedups
 from shapes import sana, wan
 from shapes.scenes import caption
+from tests.support.requests import request_for
 
 _CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 _BATCH = 16
@@ -50,16 +52,15 @@ BACKENDS = {
 
 def requests_of(prompts: Sequence[str], **fields: Any) -> list[Request]:
     """A request a prompt; the seeds are the prompts' indices."""
-    return [
-        Request(f"{seed}", 0, "model", prompt, None, seed, **fields, guidance_scale_2=None)
-        for seed, prompt in enumerate(prompts)
-    ]
+    return [request_for(prompt, seed, id=f"{seed}", **fields) for seed, prompt in enumerate(prompts)]
 
 
 def load(pipeline_class: str, folder: Path, speedups: Speedups, reference_batch: int, is_compiled: bool) -> Model:
     """A model on this machine's device."""
     torch.set_float32_matmul_precision("highest")
-    settings = Settings({"default": "bfloat16"}, is_compiled, reference_batch, speedups=speedups)
+    settings = Settings(
+        dtype={"default": "bfloat16"}, compile=is_compiled, reference_batch=reference_batch, speedups=speedups
+    )
     return registry.load(pipeline_class, folder, settings, make_deterministic(is_compiled))
 
 

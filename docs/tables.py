@@ -13,9 +13,11 @@ from pydantic import BaseModel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rendermill.actors.services import metrics
-from rendermill.jobs.config.job import Defaults, Job, ModelConfig, Pool, Speedups, duration_text
+from rendermill.jobs.config.job import Defaults, Job, ModelConfig, Pool
 from rendermill.jobs.config.json_schema import schema_text
+from rendermill.jobs.config.quantities import duration_text
 from rendermill.manifests.schema import ERROR_COLUMNS, MANIFEST_COLUMNS, RECORD_COLUMNS, REJECTED_COLUMNS, Column
+from rendermill.models.settings import Speedups
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

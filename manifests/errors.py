@@ -33,6 +33,10 @@ class UserError(Exception):
         return UserError(self.problem, (*section, *self.keys), self.subject)
 
 
+class RowProblem(Exception):
+    """Why one row of a manifest cannot be rendered, in words."""
+
+
 class LeaseLost(Exception):
     """Another run holds the output now; this one must not write there any more."""
 

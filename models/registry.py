@@ -1,35 +1,36 @@
-"""Every model family, by the pipeline class that a checkpoint's `model_index.json` names.
+"""The table of model families, by the pipeline class that a checkpoint's `model_index.json` names.
 
-To add one: write its module beside `sana.py`, and its entry here. Nothing here imports torch, so planning stays quick.
+To add one, write its module in `families/`, and its entry here. Importing this module needs no torch, so that planning
+is quick.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from rendermill.models.interface import BadConfig, Family, Model, Rules, Settings
+from rendermill.models.capabilities import BadConfig, Capabilities, Configs, Family
+from rendermill.models.interface import Model
+from rendermill.models.settings import Settings
 
-Configs = Mapping[str, Mapping[str, Any]]
 
-
-def _sana_rules(configs: Configs, takes_negative_prompt: bool = True) -> Rules:
+def _sana_capabilities(configs: Configs) -> Capabilities:
     patch_size = _whole_number(configs, "transformer", "patch_size", 1)
-    return Rules(
+    return Capabilities(
         kind="image",
         size_multiple=math.lcm(32, _sana_vae_factor(configs) * patch_size),
-        takes_negative_prompt=takes_negative_prompt,
         max_num_inference_steps=_num_train_timesteps(configs),
     )
 
 
-def _sana_sprint_rules(configs: Configs) -> Rules:
+def _sana_sprint_capabilities(configs: Configs) -> Capabilities:
     if "sigma_data" not in configs["scheduler"]:
         raise BadConfig("scheduler/scheduler_config.json: SanaSprintPipeline needs a SCMScheduler, with `sigma_data`")
-    return _sana_rules(configs, takes_negative_prompt=False)
+    return replace(_sana_capabilities(configs), arguments=frozenset())
 
 
 def _sana_defaults(configs: Configs) -> Mapping[str, Any]:
@@ -47,24 +48,24 @@ def _sana_vae_factor(configs: Configs) -> int:
     return int(2 ** (len(channels) - 1))
 
 
-def _wan_rules(configs: Configs) -> Rules:
+def _wan_capabilities(configs: Configs) -> Capabilities:
     experts = [name for name in ("transformer", "transformer_2") if name in configs]
     boundary_ratio = configs["model_index"].get("boundary_ratio")
     _check_experts(experts, boundary_ratio)
     patch_size = configs[experts[0]].get("patch_size", [1, 2, 2])
     if not isinstance(patch_size, list) or [type(size) for size in patch_size] != [int] * 3:
         raise BadConfig(f"{experts[0]}/config.json: patch_size should be three whole numbers, not {patch_size!r}")
-    return Rules(
+    return Capabilities(
         kind="video",
         size_multiple=math.lcm(16, _whole_number(configs, "vae", "scale_factor_spatial", 8) * patch_size[1]),
         frame_multiple=_whole_number(configs, "vae", "scale_factor_temporal", 4),
-        num_experts=1 if boundary_ratio is None else 2,
         max_num_inference_steps=_num_train_timesteps(configs),
+        arguments=frozenset({"negative_prompt"} if boundary_ratio is None else {"negative_prompt", "guidance_scale_2"}),
     )
 
 
 def _check_experts(experts: list[str], boundary_ratio: Any) -> None:
-    """Raise `BadConfig` where timesteps have no expert."""
+    """Raise `BadConfig` if some timesteps have no expert."""
     if boundary_ratio is None:
         needed = ["transformer"]
     elif isinstance(boundary_ratio, int | float) and 0 <= boundary_ratio <= 1:
@@ -77,7 +78,7 @@ def _check_experts(experts: list[str], boundary_ratio: Any) -> None:
 
 
 def _wan_defaults(configs: Configs) -> Mapping[str, Any]:
-    """Wan 2.2 TI2V-5B, which has a timestep for each token, was trained at 24 frames per second, the others at 16."""
+    """Return 24 frames per second for Wan 2.2 TI2V-5B, which has a timestep for each token; the others have 16."""
     return {"fps": 24.0 if configs["model_index"].get("expand_timesteps") else 16.0}
 
 
@@ -86,10 +87,13 @@ def _num_train_timesteps(configs: Configs) -> int:
 
 
 def _whole_number(configs: Configs, component: str, key: str, default: int) -> int:
-    """A positive number of a component's config.
+    """Return a positive whole number of a component's config.
 
     Args:
-        default: of the component's class.
+        default: the value that the component's class uses if its config has none.
+
+    Raises:
+        BadConfig: the value is something else.
     """
     value = configs[component].get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -98,8 +102,8 @@ def _whole_number(configs: Configs, component: str, key: str, default: int) -> i
     return value
 
 
-def _blank_rules(configs: Configs) -> Rules:
-    return Rules(kind="image", size_multiple=1, max_num_inference_steps=1)
+def _blank_capabilities(configs: Configs) -> Capabilities:
+    return Capabilities(kind="image", size_multiple=1, max_num_inference_steps=1)
 
 
 _SEQUENCE_LENGTH = Annotated[int, Field(ge=1, le=8192)]
@@ -113,7 +117,7 @@ FAMILIES: Mapping[str, Family] = {
     "SanaPipeline": Family(
         implementation="rendermill.models.families.sana:Sana",
         defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5},
-        rules=_sana_rules,
+        capabilities=_sana_capabilities,
         arguments=_SANA_ARGUMENTS,
         max_sequence_length=300,
         components=_SANA_COMPONENTS,
@@ -125,7 +129,7 @@ FAMILIES: Mapping[str, Family] = {
     "SanaSprintPipeline": Family(
         implementation="rendermill.models.families.sana:SanaSprint",
         defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 2, "guidance_scale": 4.5},
-        rules=_sana_sprint_rules,
+        capabilities=_sana_sprint_capabilities,
         arguments=_SANA_ARGUMENTS,
         max_sequence_length=300,
         components=_SANA_COMPONENTS,
@@ -143,7 +147,7 @@ FAMILIES: Mapping[str, Family] = {
             "num_inference_steps": 50,
             "guidance_scale": 5.0,
         },
-        rules=_wan_rules,
+        capabilities=_wan_capabilities,
         arguments={"max_sequence_length": _SEQUENCE_LENGTH},
         max_sequence_length=512,
         defaults_of=_wan_defaults,
@@ -155,7 +159,7 @@ FAMILIES: Mapping[str, Family] = {
     "BlankPipeline": Family(
         implementation="rendermill.models.families.blank:Blank",
         defaults={"width": 64, "height": 64, "num_frames": 1, "num_inference_steps": 1, "guidance_scale": 1.0},
-        rules=_blank_rules,
+        capabilities=_blank_capabilities,
         arguments={},
         reference_batch={False: 1, True: 1},
         num_items_per_chunk=8192,
@@ -165,12 +169,17 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def implementation(pipeline_class: str) -> type[Model]:
-    """Import the `Model` of a family, and with it torch and diffusers."""
+    """Import and return the `Model` of a family, and with it torch and diffusers."""
     module, name = FAMILIES[pipeline_class].implementation.split(":")
     model: type[Model] = getattr(import_module(module), name)
     return model
 
 
 def load(pipeline_class: str, folder: Path, settings: Settings, device: str) -> Model:
-    """Load a checkpoint with its family's `Model`."""
+    """Load a checkpoint with its family's `Model`.
+
+    Args:
+        folder: a diffusers folder with safetensors.
+        device: `cuda` or `cpu`.
+    """
     return implementation(pipeline_class)(folder, settings, device)

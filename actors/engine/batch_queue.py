@@ -15,7 +15,7 @@ from rendermill.actors.engine.reporter import Reporter
 from rendermill.actors.engine.stopwatch import Stopwatch
 from rendermill.actors.engine.tuning.state import TuningState
 from rendermill.actors.engine.watchdog import Attempt, Watchdog
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 from rendermill.models.interface import Model, Rendered
 
 _MAX_NUM_BATCHES = 2

@@ -20,9 +20,11 @@ from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.engine.tuning.state import TuningState
 from rendermill.actors.engine.watchdog import Watchdog
 from rendermill.actors.environment import make_deterministic
-from rendermill.manifests.schema import Request, Shape
-from rendermill.models.interface import Family, Model, Settings
+from rendermill.manifests.request import Request, Shape
+from rendermill.models.capabilities import Family
+from rendermill.models.interface import Model
 from rendermill.models.registry import FAMILIES
+from rendermill.models.settings import Settings
 
 
 @dataclass(frozen=True)

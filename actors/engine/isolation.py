@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from rendermill.actors.engine.outcome import Encoded, Outcome, Outcomes, completed, failed
 from rendermill.actors.engine.reporter import Reporter
 from rendermill.manifests.errors import one_line
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 
 _MAX_ERROR_LENGTH = 2000
 

@@ -6,10 +6,12 @@ import torch
 
 from rendermill.actors.checkpoints.checkpoint import Checkpoint, fetched
 from rendermill.actors.engine.memory import DoesNotFit, explain_weights
+from rendermill.manifests.request import Request
 from rendermill.manifests.rows import RowValidator
-from rendermill.manifests.schema import ModelContract, Request
+from rendermill.manifests.schema import ModelContract
 from rendermill.models import registry
-from rendermill.models.interface import Model, Settings
+from rendermill.models.interface import Model
+from rendermill.models.settings import Settings
 
 
 def load_model(checkpoint: Checkpoint, settings: Settings, device: str, patience_seconds: float = 0.0) -> Model:
@@ -41,6 +43,6 @@ def request_for(checkpoint: Checkpoint, **row: Any) -> Request:
     """
     family = registry.FAMILIES[checkpoint.pipeline_class]
     defaults = {**family.defaults, **family.defaults_of(checkpoint.configs)}
-    contract = ModelContract(defaults, family.rules(checkpoint.configs), checkpoint.identity)
+    contract = ModelContract(defaults, family.capabilities(checkpoint.configs).problem, checkpoint.identity)
     item = RowValidator({"model": contract}, "model", job_seed=0).item(row)
     return Request(id=item.id, prompt=item.prompt, **item.settled.fields, **item.samples[0]._asdict())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from rendermill.actors.engine.device_memory import GIB, DeviceMemory
 from rendermill.actors.engine.reporter import Reporter
 from rendermill.actors.engine.tuning.batch_sizer import MEMORY_MARGIN, Learned
 from rendermill.actors.engine.tuning.state import TuningState
-from rendermill.manifests.schema import Request, Shape
+from rendermill.manifests.request import Request, Shape
 from rendermill.models.interface import Model
 
 
@@ -101,7 +102,7 @@ class MemoryGuard:
             available: bytes.
         """
         shape, reference_batch = request.shape, self._reference_batch
-        request = request._replace(num_inference_steps=1)  # every step needs the same memory
+        request = replace(request, num_inference_steps=1)  # every step needs the same memory
         self._tuning.add_peak(shape, 0, self._device.allocated_bytes())
         peak = self._peak_of(lambda: self._model.rehearse(request, embeddings))
         self._tuning.add_peak(shape, 1, peak or available + 1)

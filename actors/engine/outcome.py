@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 
 
 class Encoded(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 
 
 class CrashReporter(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from rendermill.manifests.schema import Rules
+from rendermill.models.capabilities import Capabilities
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,14 @@ def _problem_of_video(width: int, height: int, fps: float) -> str | None:
 
 
 @dataclass(frozen=True)
-class EncodableRules:
-    """The rules of a model together with those of the format of its files."""
+class Limits:
+    """What a model can render and the format of its files can hold."""
 
-    rules: Rules
+    capabilities: Capabilities
     encoding: Encoding
 
-    def problem(self, **asked: Any) -> str | None:
-        """Return why this cannot be rendered or stored, and what could be; None if it can. See `Rules.problem`."""
-        return self.rules.problem(**asked) or self.encoding.problem(asked["width"], asked["height"], asked["fps"])
+    def problem(self, fields: Mapping[str, Any]) -> str | None:
+        """Return why a request cannot be rendered or stored; None if it can. See `Capabilities.problem`."""
+        return self.capabilities.problem(fields) or self.encoding.problem(
+            fields["width"], fields["height"], fields["fps"]
+        )

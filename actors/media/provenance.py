@@ -7,25 +7,10 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from rendermill.actors.versions import versions
+from rendermill.manifests.schema import PROVENANCE_NAMES
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for what a trained model made."""
-
-_KEYS = (
-    "id",
-    "sample_index",
-    "model",
-    "checkpoint",
-    "revision",
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_scale_2",
-    "scheduler",
-    "request_hash",
-)
 
 _MAX_XMP_BYTES = 60_000
 """A JPEG's segment holds 65,535 bytes, and a prompt may be longer."""
@@ -56,7 +41,7 @@ def comment(record: Mapping[str, Any]) -> str:
     Args:
         record: columns of `manifests.schema.RECORD_COLUMNS`; those that are null are left out.
     """
-    made = {key: record[key] for key in _KEYS if record[key] is not None}
+    made = {key: record[key] for key in PROVENANCE_NAMES if record[key] is not None}
     return json.dumps({"software": _software(), "digital_source_type": DIGITAL_SOURCE_TYPE} | made, ensure_ascii=False)
 
 

@@ -1,9 +1,10 @@
 """Items that are rendered twice, by two actors, to check that the pixels are equal. No Ray and no torch here."""
 
 from collections.abc import Hashable
+from dataclasses import asdict
 
 from rendermill.manifests.output.tuning_report import AuditDifference, AuditedRendering
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 
 _NUM_HASH_DIGITS = 13
 """The number of digits of the request hash that decide: 52 bits, which a float holds exactly."""
@@ -52,7 +53,7 @@ class Audits:
         if first.pixel_sha256 == rendering.pixel_sha256:
             self.num_equal += 1
         else:
-            difference = AuditDifference(request=request._asdict(), first=first, second=rendering)
+            difference = AuditDifference(request=asdict(request), first=first, second=rendering)
             self.differences.append(difference)
 
 

@@ -9,7 +9,7 @@ from rendermill.actors.services.telemetry import Telemetry
 from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.services.tuning.profiles import FirstBatch, TuningProfiles
 from rendermill.manifests.output.tuning_report import AuditedRendering, AuditReport, ModelReport, TuningReport
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 from rendermill.manifests.storage.folder import Folder
 
 

@@ -10,7 +10,7 @@ import ray
 from rendermill.actors.engine.watchdog import Watchdog
 from rendermill.actors.services import metrics
 from rendermill.actors.services.deaths import WorkerProcess
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 
 _logger = logging.getLogger(__name__)
 

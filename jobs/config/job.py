@@ -4,20 +4,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from rendermill.actors.media.encoding import MediaFormat
-from rendermill.jobs.config.quantities import Duration, Share
+from rendermill.jobs.config.quantities import Duration
 from rendermill.manifests.output.layout import Layout
+from rendermill.manifests.request import OPTIONAL_FIELDS
+from rendermill.models.settings import Share, Speedups
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 DEFAULT_DTYPE: Dtype = "bfloat16"
-
-AttentionBackend = Literal[
-    "native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "flex", "flash", "_flash_3", "sage"
-]
-"""Those of diffusers' names that need no code from the Hub."""
 
 
 def _disagreement(keys: tuple[str, ...], problem: str) -> PydanticCustomError:
@@ -29,17 +26,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Defaults(_Section):
-    """What a row leaves open; what is null here too comes from the pipeline's own defaults."""
+_OPTIONAL: dict[str, Any] = {
+    name: (field.kind.in_job_file | None, Field(None, description=field.meaning))
+    for name, field in OPTIONAL_FIELDS.items()
+}
+_Defaults: Any = create_model("Defaults", __base__=_Section, **_OPTIONAL)
 
-    negative_prompt: str | None = Field(None, description="What to keep out.")
-    width: int | None = Field(None, ge=1, description="Pixels.")
-    height: int | None = Field(None, ge=1, description="Pixels.")
-    num_frames: int | None = Field(None, ge=1, description="Frames of a video.")
-    fps: float | None = Field(None, gt=0, allow_inf_nan=False, description="Frames per second.")
-    num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps.")
-    guidance_scale: float | None = Field(None, allow_inf_nan=False, description="Guidance; 1 or less: none.")
-    guidance_scale_2: float | None = Field(None, allow_inf_nan=False, description="Of Wan's low-noise expert.")
+
+class Defaults(_Defaults):
+    """Values of a request's fields that a row may leave open; the pipeline has its own for those that are null."""
 
 
 class Pool(_Section):
@@ -62,30 +57,6 @@ class Pool(_Section):
         if self.max_actors < self.min_actors:
             raise _disagreement(("max_actors",), f"{self.max_actors} is less than min_actors {self.min_actors}")
         return self
-
-
-def _interval(interval: tuple[float, float]) -> tuple[float, float]:
-    if interval[0] >= interval[1]:
-        raise ValueError("should be two shares of the steps, the first one less than the second")
-    return interval
-
-
-class Speedups(_Section):
-    """What trades likeness to the stock pipeline for speed; see docs/speed.md for what each brings and costs."""
-
-    quantization: Literal["float8"] | None = Field(
-        None, description="Multiply in float8 within the denoiser's blocks; needs torchao and an H100, L40 or newer."
-    )
-    float32_matmul_precision: Literal["high", "medium"] | None = Field(
-        None, description="As torch names it: `high` lets float32 products use TF32; null: `highest`."
-    )
-    attention_backend: AttentionBackend | None = Field(None, description="Wan: as diffusers names it.")
-    guidance_interval: Annotated[tuple[Share, Share], AfterValidator(_interval)] | None = Field(
-        None, description="From which share of the steps to which guidance is on: `[0.1, 0.7]`; null: all the time."
-    )
-    cache_interval: int | None = Field(
-        None, ge=2, description="Compute every so many-th step and forecast those in between; null: compute all."
-    )
 
 
 class ModelConfig(_Section):

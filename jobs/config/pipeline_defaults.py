@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rendermill.models.interface import BadConfig
+from rendermill.models.capabilities import BadConfig
 from rendermill.models.registry import FAMILIES
 
 

@@ -1,10 +1,10 @@
-"""Durations and shares, as a job file may write them: `1h30min`, `0.1 %`."""
+"""Durations, as a job file may write them: `1h30min`."""
 
 import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
 _DURATION_PART = r"(\d+(?:\.\d+)?) *(d|h|min|s)"
@@ -36,22 +36,6 @@ def duration_text(duration: timedelta) -> str:
     return f"{duration / _UNITS[unit]}".removesuffix(".0") + unit
 
 
-def _share(value: Any) -> Any:
-    """Convert a text such as `0.1 %`; leave anything else to pydantic."""
-    if not isinstance(value, str) or not value.rstrip().endswith("%"):
-        return value
-    try:
-        return float(value.rstrip().removesuffix("%")) / 100
-    except ValueError as error:
-        raise ValueError("should be a share such as 0.001 or 0.1 %") from error
-
-
-Share = Annotated[
-    float,
-    BeforeValidator(_share),
-    Field(ge=0, le=1),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": "%$"}]}),
-]
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),

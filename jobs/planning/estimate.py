@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rendermill.actors.engine.tuning.profile import Profile
-from rendermill.manifests.schema import Shape
+from rendermill.manifests.request import Shape
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rendermill.actors.checkpoints.files import CACHE, open_files
 from rendermill.actors.versions import versions
 from rendermill.manifests.errors import UserError, one_line
 from rendermill.manifests.identity import blake2b_128
-from rendermill.models.parts.inspection import Part, Scheduler, Tokenizer, Weights, be_quiet, problems
+from rendermill.models.inspection.parts import Part, Scheduler, Tokenizer, Weights, be_quiet, problems
 
 _REMEMBERED = CACHE / "loadable"
 

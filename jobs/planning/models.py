@@ -2,24 +2,26 @@
 
 import difflib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from importlib.util import find_spec
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from rendermill.actors.checkpoints.checkpoint import Checkpoint, describe
 from rendermill.actors.checkpoints.files import is_on_hub
-from rendermill.actors.media.encoding import FORMATS, EncodableRules, Encoding, formats_of
+from rendermill.actors.media.encoding import FORMATS, Encoding, Limits, formats_of
 from rendermill.jobs.config.job import DEFAULT_DTYPE, Job, ModelConfig
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import settings_hash
+from rendermill.manifests.request import OPTIONAL_FIELDS
 from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import ModelContract
 from rendermill.manifests.storage.urls import absolute
-from rendermill.models.interface import BadConfig, Family, Rules, Settings, Speedups
+from rendermill.models.capabilities import BadConfig, Family
 from rendermill.models.parts.scheduler_arguments import problem_of_value, scheduler_arguments
+from rendermill.models.quantization.schemes import SCHEMES
 from rendermill.models.registry import FAMILIES
+from rendermill.models.settings import Settings, Speedups
 
 _ITEMS_PER_SHARD = {"image": 256, "video": 8}
 
@@ -65,14 +67,14 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     _check_scheduler(name, config, checkpoint)
     configs = changed_configs(checkpoint, config)
     try:
-        rules = family.rules(configs)
+        capabilities = family.capabilities(configs)
         own_defaults = family.defaults_of(configs)
     except BadConfig as error:
         raise UserError(str(error), ("models", name, "checkpoint"), checkpoint.source) from error
     settings = _settings(job, name, config, checkpoint, family, on_gpu)
-    encoding = Encoding(_media_format(name, config, rules), config.quality, job.provenance)
-    encodable = EncodableRules(rules, encoding)
-    defaults = _defaults(name, config, family, own_defaults, encodable)
+    encoding = Encoding(_media_format(name, config, capabilities.kind), config.quality, job.provenance)
+    limits = Limits(capabilities, encoding)
+    defaults = _defaults(name, config, family, own_defaults, limits)
     asked = {
         "checkpoint": checkpoint.identity,
         "dtype": dict(settings.dtype),
@@ -87,10 +89,12 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     }
     if settings.variant is not None:
         asked["variant"] = settings.variant
-    if settings.speedups != Speedups():  # so that outputs from before there were any go on
-        asked["speedups"] = asdict(settings.speedups)
-    contract = ModelContract(defaults, encodable, settings_hash(asked))
-    per_shard = (config.num_items_per_shard or _ITEMS_PER_SHARD[rules.kind]) if job.layout == "webdataset" else None
+    if settings.speedups != Speedups():  # outputs from before there were speedups must continue
+        asked["speedups"] = settings.speedups.model_dump()
+    contract = ModelContract(defaults, limits.problem, settings_hash(asked))
+    per_shard = (
+        (config.num_items_per_shard or _ITEMS_PER_SHARD[capabilities.kind]) if job.layout == "webdataset" else None
+    )
     return ResolvedModel(name, checkpoint, family, settings, contract, encoding, per_shard)
 
 
@@ -184,6 +188,7 @@ def _settings(
     if config.offload != "none" and not on_gpu:
         raise UserError(f"{config.offload!r} needs a GPU; leave it out on a CPU", ("models", name, "offload"))
     dtype = _dtype(name, config, checkpoint)
+    _check_speedups(name, config.speedups, family, dtype, on_gpu)
     is_compiled = on_gpu if config.compile == "auto" else config.compile
     is_strict = job.reproducibility == "strict"
     return Settings(
@@ -194,35 +199,30 @@ def _settings(
         pipeline_arguments=config.pipeline_arguments,
         offload=config.offload,
         vae_tiling=config.vae_tiling,
-        speedups=_speedups(name, config, family, dtype, on_gpu),
+        speedups=config.speedups,
         variant=config.variant,
     )
 
 
-def _speedups(name: str, config: ModelConfig, family: Family, dtype: Mapping[str, str], on_gpu: bool) -> Speedups:
-    asked = config.speedups.model_dump(exclude_none=True)
-    for key in asked:
+def _check_speedups(name: str, speedups: Speedups, family: Family, dtype: Mapping[str, str], on_gpu: bool) -> None:
+    for key in speedups.model_dump(exclude_none=True):
         if key not in family.speedups:
             known = f"it has {', '.join(family.speedups)}" if family.speedups else "it has none"
             raise UserError(f"this pipeline has no such speedup; {known}", ("models", name, "speedups", key))
-    if "quantization" in asked:
-        keys = ("models", name, "speedups", "quantization")
-        if not on_gpu:
-            raise UserError("float8 needs a GPU; leave it out on a CPU", keys)
-        if find_spec("torchao") is None:
-            raise UserError("float8 needs torchao; install it with: pip install 'rendermill[float8]'", keys)
+    if speedups.quantization is not None:
         default = dtype.get("default", "float32")
-        if {dtype.get(component, default) for component in ("transformer", "transformer_2")} != {"bfloat16"}:
-            raise UserError("float8 needs `dtype: bfloat16`", keys)
-    return Speedups(**asked)
+        dtypes = {dtype.get(component, default) for component in ("transformer", "transformer_2")}
+        problem = SCHEMES[speedups.quantization].problem(speedups.quantization, on_gpu, dtypes)
+        if problem:
+            raise UserError(problem, ("models", name, "speedups", "quantization"))
 
 
-def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
-    formats = formats_of(rules.kind)
+def _media_format(name: str, config: ModelConfig, kind: Literal["image", "video"]) -> str:
+    formats = formats_of(kind)
     media_format = config.format or formats[0]
     if media_format not in formats:
         raise UserError(
-            f"this model draws {rules.kind}s, so {' or '.join(formats)}, not {media_format}",
+            f"this model renders {kind}s, so {' or '.join(formats)}, not {media_format}",
             ("models", name, "format"),
         )
     quality_range = FORMATS[media_format].quality_range
@@ -240,12 +240,12 @@ def _media_format(name: str, config: ModelConfig, rules: Rules) -> str:
 
 
 def _defaults(
-    name: str, config: ModelConfig, family: Family, own_defaults: Mapping[str, Any], rules: EncodableRules
+    name: str, config: ModelConfig, family: Family, own_defaults: Mapping[str, Any], limits: Limits
 ) -> dict[str, Any]:
     defaults: dict[str, Any] = {**family.defaults, **own_defaults, **config.defaults.model_dump(exclude_none=True)}
-    judged = ("width", "height", "num_frames", "fps", "num_inference_steps", "negative_prompt", "guidance_scale_2")
-    shape: dict[str, Any] = {key: defaults.get(key) for key in judged}
-    problem = rules.problem(**shape)
+    fields = {**dict.fromkeys(OPTIONAL_FIELDS), **defaults}
+    fields["negative_prompt"] = fields["negative_prompt"] or None
+    problem = limits.problem(fields)
     if problem:
         argument, _, words = problem.partition(": ")
         raise UserError(words, ("models", name, "defaults", argument))

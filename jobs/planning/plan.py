@@ -13,8 +13,8 @@ from rendermill.jobs.planning.sample_states import SampleStates, StoredHashes, f
 from rendermill.jobs.planning.scan.manifest import scan_manifest
 from rendermill.jobs.planning.scan.rejections import Rejections
 from rendermill.manifests.reader.manifest import Manifest
+from rendermill.manifests.request import Shape
 from rendermill.manifests.rows import RowValidator
-from rendermill.manifests.schema import Shape
 
 
 @dataclass(frozen=True)

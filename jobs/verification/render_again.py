@@ -21,6 +21,7 @@ from rendermill.jobs.verification.compare import NOT_TRIED, RECORDED, RenderedAg
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import request_hash
 from rendermill.manifests.output.runs import newest_run
+from rendermill.manifests.request import hashed_fields
 from rendermill.manifests.schema import FRAMES, REQUEST_COLUMNS
 from rendermill.manifests.storage.folder import Folder
 
@@ -76,8 +77,7 @@ def _jobs(output: Folder, records: Sequence[_Record]) -> Iterator[Job]:
 
 def _renders(model: ResolvedModel, record: _Record) -> bool:
     """Return whether a model with its settings would render exactly this record."""
-    request = {column.name: record[column.name] for column in REQUEST_COLUMNS if column.name != "request_hash"}
-    return request_hash(request, model.contract.settings_hash) == record["request_hash"]
+    return request_hash(hashed_fields(record), model.contract.settings_hash) == record["request_hash"]
 
 
 def _render(output: Folder, group: _Group) -> Iterator[RenderedAgain]:

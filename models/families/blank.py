@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
-from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
+from rendermill.manifests.request import Request
+from rendermill.models.interface import Model, Rendered
 from rendermill.models.parts.exact_batches import ExactBatches
+from rendermill.models.settings import Settings
 
 
 class Blank(Model):
@@ -30,10 +32,10 @@ class Blank(Model):
     def save_memory(self) -> str | None:
         return None
 
-    def encode(self, requests: Sequence[RenderRequest]) -> list[None]:
+    def encode(self, requests: Sequence[Request]) -> list[None]:
         return [None] * len(requests)
 
-    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[None]) -> torch.Tensor:  # noqa: ARG002
+    def denoise(self, requests: Sequence[Request], embeddings: Sequence[None]) -> torch.Tensor:  # noqa: ARG002
         # (items, frames, height, width, 3)
         colours = [list(request.seed.to_bytes(8, "big")[-3:]) for request in requests]
         shape = (requests[0].num_frames, requests[0].height, requests[0].width, 3)

@@ -13,26 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import SanaPipeline
 
-from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
+from rendermill.manifests.request import Request
+from rendermill.models.interface import Model, Rendered
+from rendermill.models.parts.compilation import compile_decoder, prepare_blocks
 from rendermill.models.parts.exact_batches import ExactBatches
-from rendermill.models.parts.stages import (
-    LARGEST_DECODER_BATCH,
-    compile_decoder,
-    count_tokens_over,
-    effective_negative_prompt,
-    encode_unique,
-    generators,
-    load_pipeline,
-    noise,
-    per_item,
-    prepare_blocks,
-    save_memory,
-    set_timesteps,
-    step_arguments,
-    text_batches,
-    to_uint8,
-)
+from rendermill.models.parts.frames import LARGEST_DECODER_BATCH, to_uint8
+from rendermill.models.parts.loading import load_pipeline, save_memory
+from rendermill.models.parts.noise import generators, noise, per_item, set_timesteps, step_arguments
+from rendermill.models.parts.prompts import count_tokens_over, effective_negative_prompt, encode_unique, text_batches
 from rendermill.models.parts.step_cache import Forecast
+from rendermill.models.settings import Settings
 
 
 class PromptEmbeddings(NamedTuple):
@@ -78,7 +68,7 @@ class Sana(Model):
         return save_memory(self._pipeline, self._settings)
 
     @torch.no_grad()
-    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+    def encode(self, requests: Sequence[Request]) -> list[PromptEmbeddings]:
         prompts = [request.prompt for request in requests]
         positive = self._encode(prompts, self._text_batches, **self._arguments)
         # the complex human instruction precedes prompts only, as in the stock pipeline
@@ -89,7 +79,7 @@ class Sana(Model):
         )
         return [PromptEmbeddings(*ours, *theirs) for ours, theirs in zip(positive, negative, strict=True)]
 
-    def count_cut_tokens(self, requests: Sequence[RenderRequest]) -> list[int]:
+    def count_cut_tokens(self, requests: Sequence[Request]) -> list[int]:
         instruction, limit = self._arguments["complex_human_instruction"], self._arguments["max_sequence_length"]
         num_cut = self._count_cut([request.prompt for request in requests], instruction, limit)
         negative_prompts = [effective_negative_prompt(request) for request in requests]
@@ -119,10 +109,10 @@ class Sana(Model):
         return encode_unique(encode, batches, prompts)
 
     @torch.no_grad()
-    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+    def denoise(self, requests: Sequence[Request], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
         # (items, channels, height / factor, width / factor), float32
         transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
-        has_guidance = requests[0].guidance_scale > 1.0
+        has_guidance = requests[0].is_guided
         guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
         stacked = [self._stacked(item, has_guidance) for item in embeddings]
         embeds, mask = (torch.cat(column) for column in zip(*stacked, strict=True))
@@ -175,9 +165,7 @@ class Sana(Model):
             return item.prompt[:, None], item.prompt_mask[:, None]
         return torch.stack([item.negative, item.prompt], 1), torch.stack([item.negative_mask, item.prompt_mask], 1)
 
-    def _initial_latents(
-        self, requests: Sequence[RenderRequest], item_generators: list[torch.Generator]
-    ) -> torch.Tensor:
+    def _initial_latents(self, requests: Sequence[Request], item_generators: list[torch.Generator]) -> torch.Tensor:
         factor, channels = self._pipeline.vae_scale_factor, self._pipeline.transformer.config.in_channels
         return noise(
             (channels, requests[0].height // factor, requests[0].width // factor), item_generators, self._device
@@ -198,12 +186,12 @@ class SanaSprint(Sana):
     """`SanaSprintPipeline`: 1–4 steps, guidance embedded in the model, noise between steps."""
 
     @torch.no_grad()
-    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+    def encode(self, requests: Sequence[Request]) -> list[PromptEmbeddings]:
         encoded = self._encode([request.prompt for request in requests], self._text_batches, **self._arguments)
         return [PromptEmbeddings(*tensors) for tensors in encoded]
 
     @torch.no_grad()
-    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+    def denoise(self, requests: Sequence[Request], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
         transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
         sigma_data = scheduler.config.sigma_data
         num_inference_steps = requests[0].num_inference_steps

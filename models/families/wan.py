@@ -13,24 +13,16 @@ import torch
 from diffusers import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
-from rendermill.models.interface import Model, Rendered, RenderRequest, Settings
+from rendermill.manifests.request import Request
+from rendermill.models.interface import Model, Rendered
+from rendermill.models.parts.compilation import prepare_blocks
 from rendermill.models.parts.exact_batches import ExactBatches
-from rendermill.models.parts.stages import (
-    count_tokens_over,
-    effective_negative_prompt,
-    encode_unique,
-    generators,
-    load_pipeline,
-    noise,
-    per_item,
-    prepare_blocks,
-    save_memory,
-    set_timesteps,
-    step_arguments,
-    text_batches,
-    to_uint8,
-)
+from rendermill.models.parts.frames import to_uint8
+from rendermill.models.parts.loading import load_pipeline, save_memory
+from rendermill.models.parts.noise import generators, noise, per_item, set_timesteps, step_arguments
+from rendermill.models.parts.prompts import count_tokens_over, effective_negative_prompt, encode_unique, text_batches
 from rendermill.models.parts.step_cache import Forecast
+from rendermill.models.settings import Settings
 
 
 class PromptEmbeddings(NamedTuple):
@@ -81,7 +73,7 @@ class Wan(Model):
         return save_memory(self._pipeline, self._settings)
 
     @torch.no_grad()
-    def encode(self, requests: Sequence[RenderRequest]) -> list[PromptEmbeddings]:
+    def encode(self, requests: Sequence[Request]) -> list[PromptEmbeddings]:
         def encode(batch: list[str]) -> tuple[torch.Tensor, ...]:
             return (
                 self._pipeline._get_t5_prompt_embeds(
@@ -94,7 +86,7 @@ class Wan(Model):
         encoded = [embeds for (embeds,) in encode_unique(encode, self._text_batches, prompts + negative_prompts)]
         return [PromptEmbeddings(*pair) for pair in zip(encoded[: len(prompts)], encoded[len(prompts) :], strict=True)]
 
-    def count_cut_tokens(self, requests: Sequence[RenderRequest]) -> list[int]:
+    def count_cut_tokens(self, requests: Sequence[Request]) -> list[int]:
         prompts = [request.prompt for request in requests]
         negative_prompts = [effective_negative_prompt(request) for request in requests]
         texts = [prompt_clean(text) for text in prompts + negative_prompts]
@@ -102,12 +94,12 @@ class Wan(Model):
         return [sum(pair) for pair in zip(num_cut[: len(prompts)], num_cut[len(prompts) :], strict=True)]
 
     @torch.no_grad()
-    def denoise(self, requests: Sequence[RenderRequest], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+    def denoise(self, requests: Sequence[Request], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
         # (items, channels, latent frames, height / factor, width / factor), float32
         pipeline, scheduler = self._pipeline, self._pipeline.scheduler
         any_expert = self._experts[0] or self._experts[1]
         dtype = any_expert.dtype
-        has_guidance = requests[0].guidance_scale > 1.0
+        has_guidance = requests[0].is_guided
         high_guidance = per_item([request.guidance_scale for request in requests], 5, self._device)
         low_guidance = per_item(
             [

@@ -19,10 +19,11 @@ from rendermill.jobs.planning.loadable import inspect, parts_of
 from rendermill.jobs.planning.models import ResolvedModel, resolve_model
 from rendermill.manifests.errors import UserError
 from rendermill.models import registry
-from rendermill.models.parts.weights import WrongWeights
+from rendermill.models.inspection.weights import WrongWeights
 from tests.support.commands import Rendermill
 from tests.support.odd_checkpoints import TEXT, UNET, change, in_turn, keys, removed, renamed, sharded, text, without
-from tests.unit.models.test_models import draw, request_for
+from tests.support.requests import request_for
+from tests.unit.models.test_models import render
 
 NO_EXPERT_2 = in_turn(removed("transformer_2"), keys("model_index.json", transformer_2=[None, None]))
 FLOW_MATCHING = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
@@ -243,7 +244,7 @@ def pixels(model: ResolvedModel) -> np.ndarray:
     request = request_for("a red circle", 3, num_inference_steps=2, **({"num_frames": 5} if is_video else {}))
     with fetched(model.checkpoint, 0.0) as folder:
         loaded = registry.load(model.checkpoint.pipeline_class, folder, model.settings, "cpu")
-    return draw(loaded, [request])
+    return render(loaded, [request])
 
 
 def refused(checkpoint: Path, **config: Any) -> str:

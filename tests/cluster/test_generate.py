@@ -229,7 +229,7 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "seed": 2**63 - 1, "num_samples": 2}, "seed: 9223372036854775807 with 2 samples"),
     ({"prompt": "x", "width": 50}, "width: 50 is not a multiple of 32; 32 or 64 would be"),
     ({"prompt": "x", "height": 0}, "height: 0 is outside 1 …"),
-    ({"prompt": "x", "num_frames": 5}, "num_frames, fps: this model draws images"),
+    ({"prompt": "x", "num_frames": 5}, "num_frames, fps: this model renders images"),
     ({"prompt": "x", "guidance_scale_2": 2.0}, "guidance_scale_2: this model has no second expert"),
     ({"prompt": "x", "model": "wan", "num_frames": 6}, "num_frames: 6 is not 4k + 1; 5 or 9 would be"),
     ({"prompt": "x", "model": "wan", "fps": 0.0}, "fps: 0.0 is outside"),

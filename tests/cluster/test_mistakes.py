@@ -67,7 +67,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
         "models.sana.pipeline_arguments.max_sequence_len: unknown key; did you mean 'max_sequence_length'?",
     ),
     "undrawable defaults": (overrides("models.sana.defaults.width=50"), "models.sana.defaults.width: 50 is"),
-    "video format for images": (overrides("models.sana.format=mp4"), "models.sana.format: this model draws images"),
+    "video format for images": (overrides("models.sana.format=mp4"), "models.sana.format: this model renders images"),
     "quality of a png": (overrides("models.sana.quality=90"), "command line: models.sana.quality: png has none"),
     "lossless video": (
         overrides("models.sana.checkpoint=checkpoints/wan-shapes", "models.sana.quality=0"),

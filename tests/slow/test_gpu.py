@@ -9,16 +9,18 @@ import torch
 
 from rendermill.actors.environment import make_deterministic
 from rendermill.models import registry
-from rendermill.models.interface import Model, Settings
+from rendermill.models.interface import Model
+from rendermill.models.settings import Settings
 from tests.support.commands import Rendermill, sabotaged_by
-from tests.unit.models.test_models import FAMILIES, draw, request_for
+from tests.support.requests import request_for
+from tests.unit.models.test_models import FAMILIES, render
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
 def load(checkpoints: Path, family: str, reference_batch: int, is_compiled: bool = False, **settings: str) -> Model:
     make_deterministic(is_compiled)
-    given = Settings({"default": "bfloat16"}, is_compiled, reference_batch, **settings)
+    given = Settings(dtype={"default": "bfloat16"}, compile=is_compiled, reference_batch=reference_batch, **settings)
     return registry.load(family, checkpoints / FAMILIES[family][0], given, "cuda")
 
 
@@ -26,8 +28,8 @@ def load(checkpoints: Path, family: str, reference_batch: int, is_compiled: bool
 @pytest.mark.parametrize("family", FAMILIES)
 def test_offloading_changes_no_pixel(checkpoints: Path, family: str, offload: str) -> None:
     requests = [request_for("a cat", seed, **FAMILIES[family][1]) for seed in range(3)]
-    kept = draw(load(checkpoints, family, reference_batch=2), requests)
-    np.testing.assert_array_equal(draw(load(checkpoints, family, reference_batch=2, offload=offload), requests), kept)
+    kept = render(load(checkpoints, family, reference_batch=2), requests)
+    np.testing.assert_array_equal(render(load(checkpoints, family, reference_batch=2, offload=offload), requests), kept)
 
 
 @pytest.mark.parametrize("reference_batch", [1, 4])
@@ -35,8 +37,8 @@ def test_offloading_changes_no_pixel(checkpoints: Path, family: str, offload: st
 def test_compiled_items_do_not_depend_on_their_batch(checkpoints: Path, family: str, reference_batch: int) -> None:
     model = load(checkpoints, family, reference_batch, is_compiled=True)
     requests = [request_for("a cat", seed, guidance_scale=3.0 + seed, **FAMILIES[family][1]) for seed in range(5)]
-    together = draw(model, requests)
-    np.testing.assert_array_equal(draw(model, requests[3:4])[0], together[3])
+    together = render(model, requests)
+    np.testing.assert_array_equal(render(model, requests[3:4])[0], together[3])
 
 
 def test_an_item_after_which_the_device_answers_nothing_is_a_failure_alone(tmp_path: Path, checkpoints: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from rendermill.actors.engine.tuning.batch_sizer import Learned
-from rendermill.manifests.schema import Shape
+from rendermill.manifests.request import Shape
 
 
 def _shape_as_text(text: str) -> str:

@@ -8,7 +8,7 @@ from rendermill.actors.engine.tuning.batch_sizer import BatchSizer, Learned
 from rendermill.actors.engine.tuning.deadlines import Deadlines
 from rendermill.actors.engine.tuning.pace import Pace
 from rendermill.actors.engine.tuning.profile import Profile
-from rendermill.manifests.schema import Shape
+from rendermill.manifests.request import Shape
 
 
 class TuningState:

@@ -8,13 +8,13 @@ import pyarrow as pa
 from rendermill.jobs.planning.scan.rejections import REJECTED_SCHEMA, rejected_file, rejected_rows
 from rendermill.jobs.planning.scan.row_group_tasks import MAX_ROWS_IN_DRIVER, map_row_groups
 from rendermill.manifests.arrow.hash_set import HASH, hashes_of_hex
-from rendermill.manifests.errors import one_line
+from rendermill.manifests.errors import RowProblem, one_line
 from rendermill.manifests.identity import item_key
 from rendermill.manifests.reader.manifest import Manifest
 from rendermill.manifests.reader.read_rows import MAX_ROW_BYTES, Rows, read_rows
 from rendermill.manifests.reader.row_group import RowGroup
-from rendermill.manifests.rows import RowProblem, RowValidator
-from rendermill.manifests.schema import Shape
+from rendermill.manifests.request import Shape
+from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.storage.retries import is_transient
 
 SAMPLE_SCHEMA = pa.schema(

@@ -3,17 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rendermill.actors.services.tuning.profiles import FirstBatch
 from rendermill.jobs.running.observers.observer import Commit
-from rendermill.manifests.schema import Shape
+from rendermill.manifests.request import Shape, batch_keys
 
-_SHAPE = ("width", "height", "num_frames", "num_inference_steps", "is_guided")
-_COLUMNS = (*_SHAPE[:-1], "guidance_scale", "bytes", "batch_size", "started_at", "seconds")
+_MEASURED = ("bytes", "batch_size", "started_at", "seconds")
 
 
 class StoredFiles:
@@ -39,13 +37,15 @@ class StoredFiles:
 
     def add(self, receipts: pa.Table) -> None:
         """Count the files of receipts; failures have none."""
-        receipts = receipts.select([*_COLUMNS])  # a manifest's own columns may have any name and type
-        files = receipts.filter(pc.is_valid(receipts["bytes"]))
+        keys = batch_keys(receipts)
+        files = keys
+        for name in _MEASURED:  # the user's own columns may have any name and type
+            files = files.append_column(name, receipts[name])
+        files = files.filter(pc.is_valid(files["bytes"]))
         if not files.num_rows:
             return
-        files = files.append_column("is_guided", pc.greater(files["guidance_scale"], 1.0))
-        for row in files.group_by(list(_SHAPE)).aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
-            shape = _shape(row)
+        for row in files.group_by(keys.column_names).aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
+            shape = str(Shape.of_key(row))
             self._num_items[shape] += row["bytes_count"]
             self._num_bytes[shape] += row["bytes_sum"]
         if self.first is None:  # the first receipts hold the first batches
@@ -54,7 +54,7 @@ class StoredFiles:
     def _first_of(self, files: pa.Table) -> FirstBatch:
         row = files.sort_by("started_at").slice(0, 1).to_pylist()[0]
         ended = row["started_at"] + timedelta(seconds=row["seconds"] * row["batch_size"])
-        return FirstBatch(_shape(row), row["batch_size"], (ended - self._began).total_seconds())
+        return FirstBatch(str(Shape.of_key(row)), row["batch_size"], (ended - self._began).total_seconds())
 
 
 class StoredFilesByModel:
@@ -71,7 +71,3 @@ class StoredFilesByModel:
     def committed(self, commit: Commit) -> None:
         """Count the files of a commit."""
         self.of_model[commit.model].add(commit.receipts)
-
-
-def _shape(row: dict[str, Any]) -> str:
-    return str(Shape(*(row[name] for name in _SHAPE)))

@@ -3,7 +3,7 @@
 import wrapt
 
 
-@wrapt.when_imported("rendermill.models.parts.stages")
+@wrapt.when_imported("rendermill.models.parts.noise")
 def _break(module):
     @wrapt.patch_function_wrapper(module, "noise")
     def _noise(wrapped, instance, arguments, keywords):

@@ -7,7 +7,8 @@ import pytest
 from rendermill.actors.engine.tuning.batch_sizer import BatchSizer, Learned
 from rendermill.actors.services.audit import Audits, is_chosen
 from rendermill.manifests.output.tuning_report import AuditedRendering
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
+from tests.support.requests import request_for
 
 GIB = 2**30
 
@@ -129,7 +130,7 @@ def test_shapes_are_sized_apart() -> None:
 
 
 def request(request_hash: str) -> Request:
-    return Request("id", 0, "sana", "a cat", None, 1, 64, 64, 1, None, 2, 4.5, None, request_hash)
+    return request_for("a cat", seed=1, request_hash=request_hash)
 
 
 def test_an_audit_is_another_actors_unless_there_is_none() -> None:

@@ -12,12 +12,13 @@ from rendermill.actors.engine.engine import Engine, EngineOptions
 from rendermill.actors.engine.outcome import Outcome
 from rendermill.actors.engine.reporter import PlainReporter
 from rendermill.actors.engine.watchdog import Watchdog
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 from rendermill.models import registry
-from rendermill.models.interface import Model, Rendered, Settings
-from tests.unit.models.test_models import request_for
+from rendermill.models.interface import Model, Rendered
+from rendermill.models.settings import Settings
+from tests.support.requests import request_for
 
-SETTINGS = Settings({"default": "float32"}, compile=False, reference_batch=None)
+SETTINGS = Settings(dtype={"default": "float32"}, compile=False, reference_batch=None)
 REQUESTS = [request_for(f"prompt {number}", number, id=str(number), request_hash=str(number)) for number in range(4)]
 AT_FAULT = 2
 

@@ -13,8 +13,9 @@ from rendermill.actors.engine.outcome import Outcome
 from rendermill.actors.engine.reporter import PlainReporter
 from rendermill.actors.engine.watchdog import Watchdog
 from rendermill.models import registry
-from rendermill.models.interface import Model, Rendered, Settings
-from tests.unit.models.test_models import request_for
+from rendermill.models.interface import Model, Rendered
+from rendermill.models.settings import Settings
+from tests.support.requests import request_for
 
 NUM_ITEMS = 24
 
@@ -64,7 +65,10 @@ def model_on(memory: ImaginedMemory, checkpoints: Path, settings: Settings) -> M
 def render_all(
     checkpoints: Path, memory: ImaginedMemory, batch: int | None = None, reference: int | None = None
 ) -> tuple[list[Outcome], PlainReporter]:
-    settings, reporter = Settings({"default": "float32"}, compile=False, reference_batch=reference), PlainReporter()
+    settings, reporter = (
+        Settings(dtype={"default": "float32"}, compile=False, reference_batch=reference),
+        PlainReporter(),
+    )
     options = EngineOptions(registry.FAMILIES["SanaPipeline"], settings, batch)
     engine = Engine(model_on(memory, checkpoints, settings), options, reporter, Watchdog(reporter), memory=memory)
     requests = [request_for(f"prompt {seed}", seed, request_hash=str(seed)) for seed in range(NUM_ITEMS)]

@@ -16,9 +16,10 @@ from rendermill.actors.checkpoints import checkpoint as checkpoint_store
 from rendermill.actors.media.encoders import decode, encode
 from rendermill.actors.media.encoding import FORMATS, Encoding, Format, formats_of
 from rendermill.actors.media.provenance import DIGITAL_SOURCE_TYPE
-from rendermill.manifests.rows import RowProblem, RowValidator
+from rendermill.manifests.errors import RowProblem
+from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import ModelContract
-from rendermill.models.interface import Rules
+from rendermill.models.capabilities import Capabilities
 from rendermill.models.registry import FAMILIES
 
 
@@ -98,7 +99,9 @@ def test_a_video_says_how_it_was_made() -> None:
 
 def validator() -> RowValidator:
     defaults = FAMILIES["SanaPipeline"].defaults
-    return RowValidator({"sana": ModelContract(defaults, Rules("image", size_multiple=32), "00")}, "sana", 7)
+    return RowValidator(
+        {"sana": ModelContract(defaults, Capabilities("image", size_multiple=32).problem, "00")}, "sana", 7
+    )
 
 
 def test_rows_as_pandas_writes_them() -> None:

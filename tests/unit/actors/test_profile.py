@@ -10,7 +10,7 @@ import pytest
 from rendermill.actors.engine.tuning.batch_sizer import Learned
 from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.services.tuning.profile_store import ProfileStore
-from rendermill.manifests.schema import Shape
+from rendermill.manifests.request import Shape
 from rendermill.manifests.storage.folder import Folder
 
 KEY = {"checkpoint": "sana", "device": "a GPU"}

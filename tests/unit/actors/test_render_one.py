@@ -11,7 +11,7 @@ from PIL import Image
 from rendermill.actors.checkpoints.checkpoint import describe
 from rendermill.actors.engine.loading import request_for
 from rendermill.models import registry
-from rendermill.models.interface import Settings
+from rendermill.models.settings import Settings
 from tests.support.commands import ROOT
 
 WITHOUT_RAY = """
@@ -28,7 +28,7 @@ def test_one_item_is_rendered_without_ray_as_the_model_renders_it(checkpoints: P
         [sys.executable, "-c", WITHOUT_RAY, source, PROMPT, picture], cwd=ROOT, capture_output=True, text=True
     )
     assert finished.returncode == 0, finished.stderr
-    settings = Settings({"default": "bfloat16"}, compile=False, reference_batch=1)
+    settings = Settings(dtype={"default": "bfloat16"}, compile=False, reference_batch=1)
     model = registry.load("SanaPipeline", Path(source), settings, "cpu")
     request = request_for(describe(source, None), prompt=PROMPT, seed=7)
     num_threads = torch.get_num_threads()

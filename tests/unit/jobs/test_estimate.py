@@ -17,7 +17,7 @@ from rendermill.actors.services.tuning.profiles import FirstBatch
 from rendermill.jobs.console.units import duration, size
 from rendermill.jobs.planning.estimate import ModelWork, estimate_shape, padding, seconds_of_job
 from rendermill.jobs.running.observers.stored_files import StoredFiles
-from rendermill.manifests.schema import Shape
+from rendermill.manifests.request import Shape
 from rendermill.manifests.storage.folder import Folder
 
 IMAGE = Shape(1024, 1024, 1, 20, is_guided=True)

@@ -14,10 +14,10 @@ from rendermill.manifests.identity import item_key
 from rendermill.manifests.reader.manifest import open_manifest
 from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import ModelContract
-from rendermill.models.interface import Rules
+from rendermill.models.capabilities import Capabilities
 
 DEFAULTS = {"num_frames": 1, "width": 64, "height": 64, "num_inference_steps": 2, "guidance_scale": 5.0}
-CONTRACT = ModelContract(DEFAULTS, Rules(kind="image", size_multiple=16), "settings")
+CONTRACT = ModelContract(DEFAULTS, Capabilities(kind="image", size_multiple=16).problem, "settings")
 VALIDATOR = RowValidator({"one": CONTRACT, "two": CONTRACT}, "one", job_seed=7)
 
 

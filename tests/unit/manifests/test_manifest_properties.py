@@ -7,17 +7,19 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rendermill.manifests.errors import RowProblem
 from rendermill.manifests.identity import RequestHasher, blake2b_128, request_hash
 from rendermill.manifests.output import layout
 from rendermill.manifests.output.rejected import row_as_json
-from rendermill.manifests.rows import RowProblem, RowValidator
+from rendermill.manifests.request import OPTIONAL_FIELDS
+from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import MANIFEST_COLUMNS, ModelContract
-from rendermill.models.interface import Rules
+from rendermill.models.capabilities import Capabilities
 
-RULES = Rules(kind="video", size_multiple=16, frame_multiple=4, num_experts=2)
+ARGUMENTS = frozenset({"negative_prompt", "guidance_scale_2"})
+CAPABILITIES = Capabilities(kind="video", size_multiple=16, frame_multiple=4, arguments=ARGUMENTS)
 DEFAULTS = {"width": 64, "height": 64, "num_frames": 5, "fps": 16.0, "num_inference_steps": 2, "guidance_scale": 5.0}
-JUDGED = ({*DEFAULTS} - {"guidance_scale"}) | {"negative_prompt", "guidance_scale_2"}
-VALIDATOR = RowValidator({"wan": ModelContract(DEFAULTS, RULES, "settings")}, "wan", job_seed=7)
+VALIDATOR = RowValidator({"wan": ModelContract(DEFAULTS, CAPABILITIES.problem, "settings")}, "wan", job_seed=7)
 
 SCALARS = st.one_of(
     st.none(),
@@ -31,7 +33,7 @@ SCALARS = st.one_of(
 )
 VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.text(max_size=3), SCALARS, max_size=3))
 NAMES = st.one_of(st.sampled_from([column.name for column in MANIFEST_COLUMNS]), st.text(min_size=1, max_size=5))
-SHARED_NAMES = st.sampled_from(["model", *JUDGED])
+SHARED_NAMES = st.sampled_from(["model", *OPTIONAL_FIELDS])
 ROWS = st.dictionaries(NAMES, VALUES, max_size=10)
 LIKELY_ROWS = st.builds(lambda row, prompt: row | {"prompt": prompt}, ROWS, st.text(min_size=1))
 IDS = st.text(max_size=300)
@@ -50,7 +52,7 @@ def test_a_row_is_valid_or_rejected_with_a_reason(row: dict[str, Any]) -> None:
         return
     fields = item.settled.fields
     assert item.prompt.strip()
-    assert RULES.problem(**{name: fields[name] for name in JUDGED}) is None
+    assert CAPABILITIES.problem(fields) is None
     assert math.isfinite(fields["guidance_scale"])
     assert item.samples
     assert all(0 <= sample.seed < 2**63 for sample in item.samples)

@@ -12,13 +12,14 @@ from diffusers import DiffusionPipeline
 from torch.nn import functional
 
 from benchmarks.proofs import Call, Stage, calls_of, split_sums
-from rendermill.manifests.schema import Request
+from rendermill.manifests.request import Request
 from rendermill.models import registry
-from rendermill.models.interface import Settings
 from rendermill.models.parts.exact_batches import ExactBatches
 from rendermill.models.parts.operations import Region
+from rendermill.models.settings import Settings
 from tests.support.commands import Rendermill
-from tests.unit.models.test_models import FAMILIES, draw, load, request_for
+from tests.support.requests import request_for
+from tests.unit.models.test_models import FAMILIES, load, render
 
 LONG_PROMPTS = [
     "a large red circle above a small blue square, beside a green triangle, on a white background, in bright light",
@@ -148,12 +149,14 @@ def with_scheduler(checkpoints: Path, family: str, scheduler: str, folder: Path)
 @pytest.mark.parametrize("family", ["SanaPipeline", "WanPipeline"])
 def test_noise_between_steps_is_the_item_s_own(checkpoints: Path, tmp_path: Path, family: str, scheduler: str) -> None:
     folder = with_scheduler(checkpoints, family, scheduler, tmp_path / "checkpoint")
-    model = registry.load(family, folder, Settings({"default": "float32"}, compile=False, reference_batch=1), "cpu")
+    model = registry.load(
+        family, folder, Settings(dtype={"default": "float32"}, compile=False, reference_batch=1), "cpu"
+    )
     requests = [request_for("a red circle", seed, **FAMILIES[family][1]) for seed in (5, 6)]
     torch.manual_seed(1)
-    together = draw(model, requests)
+    together = render(model, requests)
     torch.manual_seed(2)
-    np.testing.assert_array_equal(draw(model, requests[1:])[0], together[1])
+    np.testing.assert_array_equal(render(model, requests[1:])[0], together[1])
     np.testing.assert_array_equal(stock_with_noise(folder, family, requests[1]), together[1])
 
 
@@ -181,7 +184,7 @@ def stock_with_noise(folder: Path, family: str, request: Request) -> np.ndarray:
 def test_a_timestep_may_come_twice(checkpoints: Path) -> None:
     scheduler = {"num_train_timesteps": 20}
     model = load(checkpoints, "SanaPipeline", "float32", scheduler=scheduler)
-    assert draw(model, [request_for("a red circle", 5, num_inference_steps=15)]).std() > 1
+    assert render(model, [request_for("a red circle", 5, num_inference_steps=15)]).std() > 1
 
 
 def test_a_trial_that_cannot_be_made_costs_no_item() -> None:

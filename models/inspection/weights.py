@@ -1,12 +1,11 @@
-"""Loads a pipeline's components, and finds weights that are not those of their class before or after it is loaded.
+"""Checks of weights, schedulers and tokenizers against their classes, before they are loaded.
 
-The libraries load a checkpoint that lacks a tensor all the same, and leave random numbers in its place.
+The libraries load a checkpoint even if it lacks a tensor, and leave random numbers in its place.
 """
 
 import importlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import accelerate
@@ -17,62 +16,26 @@ class WrongWeights(Exception):
     """A component's weights are not those of its class."""
 
 
-def load_components(
-    folder: Path, model_index: Mapping[str, Any], dtype: Mapping[str, torch.dtype], variant: str | None
-) -> dict[str, torch.nn.Module]:
-    """Load the components that have weights.
-
-    Args:
-        folder: of the checkpoint.
-        model_index: its `model_index.json`.
-        dtype: of each component by name, `default` for the others.
-        variant: of the weights, where a component has that.
-
-    Raises:
-        WrongWeights: a tensor is missing, of another shape, or of no use.
-    """
-    loaded = {}
-    for name, entry in model_index.items():
-        has_weights = any((folder / name).glob("*.safetensors"))
-        if not isinstance(entry, list) or not has_weights:
-            continue
-        has_variant = variant is not None and any((folder / name).glob(f"*.{variant}*"))
-        component, found = _class(*entry).from_pretrained(
-            folder / name,
-            dtype=dtype.get(name, dtype["default"]),
-            variant=variant if has_variant else None,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        on_no_device = [key for key, tensor in component.state_dict().items() if tensor.is_meta]
-        problem = _words([*found["missing_keys"], *on_no_device], found["unexpected_keys"], found["mismatched_keys"])
-        if problem or found.get("error_msgs"):
-            raise WrongWeights(f"{name}: {problem or found['error_msgs'][0]}")
-        loaded[name] = component
-    return loaded
-
-
 def problem_of_weights(
     library: str, class_name: str, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
 ) -> str | None:
-    """Why tensors of these shapes are not the weights of a class with this config, in words; None if they are."""
+    """Return why tensors of these shapes are not the weights of a class with this config; None if they are."""
     try:
-        component_class = _class(library, class_name)
+        component_class = class_of(library, class_name)
     except AttributeError:
         return f"{library} has no class {class_name}; another version may have it"
     tensors = {name: torch.empty(tuple(shape), dtype=torch.bfloat16, device="meta") for name, shape in shapes.items()}
     try:
         compare = _compare_transformers if library == "transformers" else _compare_diffusers
-        return _words(*compare(component_class, dict(config), tensors))
+        return problem_in_words(*compare(component_class, dict(config), tensors))
     except Exception as error:
         return f"{class_name} cannot be made from its config.json and weights: {type(error).__name__}: {error}"
 
 
 def problem_of_scheduler(class_name: str, config: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
-    """Why a scheduler cannot be used, in words; None if it can."""
+    """Return why a scheduler cannot be used, in words; None if it can."""
     try:
-        scheduler_class = _class("diffusers", class_name)
+        scheduler_class = class_of("diffusers", class_name)
     except AttributeError:
         return f"diffusers has no class {class_name}; another version may have it"
     try:
@@ -81,18 +44,18 @@ def problem_of_scheduler(class_name: str, config: Mapping[str, Any], changes: Ma
             scheduler = scheduler_class.from_config(scheduler.config, **changes)
         scheduler.set_timesteps(2)
     except Exception as error:
-        return f"{class_name} cannot be used so: {type(error).__name__}: {error}"
+        return f"{class_name} cannot be used with this config: {type(error).__name__}: {error}"
     return None
 
 
 def problem_of_tokenizer(class_name: str, folder: str) -> str | None:
-    """Why a tokenizer cannot be loaded, in words; None if it can.
+    """Return why a tokenizer cannot be loaded, in words; None if it can.
 
     Args:
         folder: that holds its files.
     """
     try:
-        tokenizer_class = _class("transformers", class_name)
+        tokenizer_class = class_of("transformers", class_name)
     except (AttributeError, ImportError):
         return f"transformers has no class {class_name}; another version may have it"
     try:
@@ -103,7 +66,8 @@ def problem_of_tokenizer(class_name: str, folder: str) -> str | None:
     return None
 
 
-def _class(library: str, class_name: str) -> Any:
+def class_of(library: str, class_name: str) -> Any:
+    """Import and return a class of transformers or diffusers."""
     return getattr(importlib.import_module(library), class_name)
 
 
@@ -137,7 +101,14 @@ def _compare_diffusers(
     return expected.keys() - tensors, unexpected, mismatched
 
 
-def _words(missing: Collection[str], unexpected: Collection[str], mismatched: Collection[Any]) -> str | None:
+def problem_in_words(missing: Collection[str], unexpected: Collection[str], mismatched: Collection[Any]) -> str | None:
+    """Describe the differences between tensors and those of their class; None if there are none.
+
+    Args:
+        missing: names of tensors that the class needs.
+        unexpected: names of tensors that the class does not use.
+        mismatched: the name, the shape, and the expected shape of tensors.
+    """
     problems = []
     if missing:
         problems.append(f"its weights lack {_named(missing)}")

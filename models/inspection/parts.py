@@ -1,4 +1,4 @@
-"""What a process with torch finds out of checkpoints, before anything is loaded, for one that has no torch."""
+"""Parts of a checkpoint, and whether they can be loaded: a process with torch checks them for one without."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """A scheduler: its class and config, and what a job changes of that."""
+    """A scheduler: its class and config, and the changes of a job to that config."""
 
     class_name: str
     config: Mapping[str, Any]
@@ -28,7 +28,7 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer: its class, the fingerprints of its files, and the folder that holds these while it is inspected."""
+    """A tokenizer: its class, the fingerprints of its files, and the folder that holds the files during the check."""
 
     name: str
     class_name: str
@@ -40,19 +40,19 @@ Part = Weights | Scheduler | Tokenizer
 
 
 def be_quiet() -> None:
-    """Let this process print nothing: what the libraries say while they load is not for users."""
+    """Let this process print nothing, because the messages of libraries while they load are not for users."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
 
 
 def problems(parts: Sequence[Part]) -> list[str | None]:
-    """For each part why it cannot be loaded, in words that begin with its name; None if it can."""
+    """Return for each part why it cannot be loaded, in words that begin with its name; None if it can."""
     return [_problem(part) for part in parts]
 
 
 def _problem(part: Part) -> str | None:
-    from rendermill.models.parts import weights  # imports torch
+    from rendermill.models.inspection import weights  # imports torch
 
     match part:
         case Weights(name, library, class_name, config, shapes):
