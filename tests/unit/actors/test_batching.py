@@ -130,7 +130,7 @@ def test_shapes_are_sized_apart() -> None:
 
 
 def request(request_hash: str) -> Request:
-    return request_for("a cat", seed=1, request_hash=request_hash)
+    return request_for("a cat", seed=1, model="sana", request_hash=request_hash)
 
 
 def test_an_audit_is_another_actors_unless_there_is_none() -> None:
