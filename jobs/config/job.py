@@ -38,18 +38,18 @@ class Defaults(_Defaults):
 
 
 class Pool(_Section):
-    """A model's actor pool, in Ray's units."""
+    """The actor pool of a model, in Ray's units."""
 
-    min_actors: int = Field(1, ge=1, description="Actors that start with the job.")
+    min_actors: int = Field(1, ge=1, description="The number of actors that start with the job.")
     max_actors: int = Field(
-        8, ge=1, description="Ray adds actors up to here while work waits and the cluster has room."
+        8, ge=1, description="Ray adds actors up to this number while work waits and the cluster has room."
     )
     num_gpus: float | None = Field(
-        None, ge=0, description="GPUs an actor takes; null: one where the cluster has any, else none."
+        None, ge=0, description="The GPUs of one actor; null: one if the cluster has any, otherwise none."
     )
-    num_cpus: float = Field(1, ge=0, description="CPUs an actor takes.")
+    num_cpus: float = Field(1, ge=0, description="The CPUs of one actor.")
     label_selector: dict[str, str] = Field(
-        {}, description="Labels of the nodes that actors may be on: `{rendermill.io/group: videos}`."
+        {}, description="The labels of the nodes that actors may run on: `{rendermill.io/group: videos}`."
     )
 
     @model_validator(mode="after")
@@ -65,56 +65,58 @@ class ModelConfig(_Section):
     checkpoint: str = Field(
         min_length=1, description="A diffusers folder, an fsspec URL of one, or a repository of the Hugging Face Hub."
     )
-    revision: str | None = Field(None, description="The Hub's branch, tag or commit.")
+    revision: str | None = Field(None, description="A branch, tag or commit of the Hub.")
     variant: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_]+$",
-        description="Of the weights, as in `model.fp16.safetensors`: `fp16`; null: weights without a variant.",
+        description="The variant of the weights: `fp16` for `model.fp16.safetensors`; null: weights without a variant.",
     )
     dtype: Dtype | dict[str, Dtype] = Field(
         DEFAULT_DTYPE,
-        description="Of all weights, or by component: `{vae: float32}`; of others `default`, which is bfloat16.",
+        description="The type of all weights, or by component: `{vae: float32}`; `default` is that of all others.",
     )
-    defaults: Defaults = Field(Defaults(), description="What a row leaves open.")
-    pool: Pool = Field(Pool(), description="The actors that draw.")
+    defaults: Defaults = Field(Defaults(), description="The values of what a row does not set.")
+    pool: Pool = Field(Pool(), description="The actors that render.")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="Items drawn at once; `auto`: as many as pay and fit, by measurement."
+        "auto", description="The number of items rendered at once; `auto`: found by measurement of time and memory."
     )
     deadline: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds an item may take before it counts as hung; null: 30 times what others of its shape took.",
+        description="The seconds after which an item counts as hung; null: 30 times the time of others of its shape.",
     )
     compile: Literal["auto"] | bool = Field(
-        "auto", description="Compile the denoiser's blocks and an image model's VAE decoder; `auto`: on a GPU."
+        "auto", description="Compile the denoiser's blocks, and the VAE decoder of an image model; `auto`: on a GPU."
     )
     reference_batch: int | None = Field(
         None,
         ge=1,
-        description="Strict mode's batch, whose bits count; null: 1 eager; compiled 8 for images, 1 for video.",
+        description="`strict`: the batch size that defines the bits; null: 1, or 8 for compiled image models.",
     )
-    format: MediaFormat | None = Field(None, description="null: png for images, mp4 for video.")
+    format: MediaFormat | None = Field(
+        None, description="The format of media files; null: png for images, mp4 for video."
+    )
     quality: int | None = Field(
         None,
         ge=0,
         le=100,
-        description="webp and jpeg: 1 … 100, null is 95; mp4: x264's rate factor, 1 … 51, null is 18.",
+        description="For webp and jpeg 1 … 100, null is 95; for mp4 the rate factor of x264, 1 … 51, null is 18.",
     )
     num_items_per_shard: int | None = Field(
-        None, ge=1, description="`layout: webdataset`: items in a tar file; null: 256 images, 8 videos."
+        None, ge=1, description="`layout: webdataset`: the number of items in a tar file; null: 256 images, 8 videos."
     )
-    scheduler: dict[str, Any] = Field({}, description="Changes to the scheduler's config: `{flow_shift: 5.0}`.")
+    scheduler: dict[str, Any] = Field({}, description="Changes to the config of the scheduler: `{flow_shift: 5.0}`.")
     pipeline_arguments: dict[str, Any] = Field(
         {}, description="`max_sequence_length`; for Sana also `complex_human_instruction`, a list of lines."
     )
     offload: Literal["none", "if_needed", "model", "sequential", "group"] = Field(
         "none",
-        description="diffusers' ways to keep weights in CPU memory while they are idle; "
-        "`if_needed`, in `fast`: `model` once memory ran out all the same.",
+        description="How diffusers keeps idle weights in CPU memory; "
+        "`if_needed`, in `fast`: `model` if memory ran out otherwise.",
     )
-    vae_tiling: bool = Field(False, description="Decode in tiles, in less memory; changes pixels a little.")
-    speedups: Speedups = Field(Speedups(), description="What is faster and changes pixels.")
+    vae_tiling: bool = Field(False, description="Decode in tiles, which takes less memory and changes pixels a little.")
+    speedups: Speedups = Field(Speedups(), description="Settings that are faster and change pixels.")
 
     @property
     def fixed_batch(self) -> int | None:
@@ -128,51 +130,56 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 class Job(_Section):
     """A job file."""
 
-    name: str | None = Field(None, description="For people.")
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seeds of rows without a seed of their own derive from it.")
-    manifest: str = Field(min_length=1, description="Parquet: a file, a folder or a glob; any fsspec URL.")
-    output: str = Field(min_length=1, description="A folder or URL.")
+    name: str | None = Field(None, description="A name for people.")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="The seeds of rows that have none derive from it.")
+    manifest: str = Field(min_length=1, description="Parquet: a file, a folder or a glob, as a path or an fsspec URL.")
+    output: str = Field(min_length=1, description="A folder, as a path or an fsspec URL.")
     layout: Layout = Field(
         "files",
-        description="`files`: an item a file; `webdataset`: tar shards to train from. An output keeps its first run's.",
+        description="`files`: one file for each item; `webdataset`: tar shards to train from. It cannot change later.",
     )
-    shared_disk: bool = Field(False, description="Every node sees local paths; needed for them on several nodes.")
-    default_model: str | None = Field(None, description="Of rows that name none; null: the only one.")
+    shared_disk: bool = Field(
+        False, description="Every node sees the same local disk. Needed for local paths on several nodes."
+    )
+    default_model: str | None = Field(None, description="The model of rows that name none; null: the only one.")
     reproducibility: Literal["strict", "fast"] = Field(
-        "strict", description="`strict`: an item's pixels never depend on its batch; `fast`: any batch at any moment."
+        "strict", description="`strict`: the pixels of an item never depend on its batch; `fast`: batches of any size."
     )
     audit: Share = Field(
-        0.0, description="Share of the items that are drawn twice, by two actors, and compared: `0.1 %`. Strict only."
+        0.0, description="`strict`: the share of items that two actors render, to compare the pixels: `0.1 %`."
     )
     provenance: bool = Field(
-        True, description="Files say how they were made: prompt, seed, model, versions, and that a model made them."
+        True,
+        description="Media files say how they were made: prompt, seed, model, versions, and that a model made them.",
     )
     profile: str | None = Field(
         None,
-        description="Folder or URL where batch sizes found are kept for later runs; null: the driver's cache folder.",
+        description="The folder or URL of tuning profiles, kept for later runs; null: the driver's cache folder.",
     )
     limit: int | None = Field(
         None,
         ge=1,
-        description="Only the manifest's first N samples, to try a job out; what lies behind them is not read.",
+        description="Render only the first N samples of the manifest, to try a job; later rows are not read.",
     )
     max_failure_rate: Share = Field(
-        0.1, description="Stop, resumable, when more than this share of a thousand items in a row failed."
+        0.1, description="Stop if more than this share of 1000 consecutive items failed; the next run continues."
     )
     stop_after: Duration | None = Field(
-        None, description="`6h`: begin no chunk after so long, end what is being drawn; the next run goes on."
+        None,
+        description="Begin no chunk after this time, such as `6h`, and finish those under way; the next run continues.",
     )
     deletion_delay: Duration = Field(
         timedelta(minutes=15),
-        description="How long media stay that gave way to newer ones, for readers who listed the records before.",
+        description="How long replaced media files stay, for readers who listed the records before.",
     )
     storage_patience: Duration = Field(
-        timedelta(minutes=10), description="How long to wait for a store that fails, or a full disk, before stopping."
+        timedelta(minutes=10),
+        description="How long to retry when a store fails or a disk is full, before the run stops.",
     )
     on_environment_change: Literal["keep", "stop", "rerender"] = Field(
         "keep", description="What to do with records that another device model or other library versions made."
     )
-    models: dict[ModelName, ModelConfig] = Field(min_length=1, description="By a name that rows may use.")
+    models: dict[ModelName, ModelConfig] = Field(min_length=1, description="The models, by the names that rows use.")
     _templates: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
 
     @property
@@ -197,7 +204,7 @@ class Job(_Section):
     def _fast_alone_may_change_pixels(self) -> "Job":
         if self.audit and self.reproducibility == "fast":
             raise _disagreement(
-                ("audit",), "only `reproducibility: strict` draws an item twice alike; remove one of them"
+                ("audit",), "only `reproducibility: strict` renders an item twice alike; remove one of them"
             )
         for name, model in self.models.items():
             if model.offload == "if_needed" and self.reproducibility == "strict":

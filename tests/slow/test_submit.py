@@ -1,4 +1,4 @@
-"""A job for a cluster of several nodes, as the README submits it: followed, stopped, submitted again, finished."""
+"""Jobs submitted to a cluster of several nodes, as the README does it: followed, stopped, submitted again, finished."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from benchmarks.local_cluster import Cluster, ray_head, ray_node
 from tests.support.commands import ROOT, Rendermill, sabotaged_by
 
 NUM_IMAGES, NUM_VIDEOS = 4, 2
+FOREIGN = "raise ImportError('a package of the user, which rendermill should not import')\n"
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +39,24 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield head
 
 
-def readme_line(beginning: str, job: Path) -> list[str]:
-    """The arguments of the README's only line that begins so, for another job file."""
+@pytest.fixture
+def my_jobs(tmp_path: Path) -> Path:
+    """A user's folder, with packages named like rendermill's own folders."""
+    folder = tmp_path / "my-jobs"
+    for name in ("jobs", "actors", "models", "manifests"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(FOREIGN)
+    return folder
+
+
+def readme_line(beginning: str) -> list[str]:
+    """The arguments of the README's only line that begins so."""
     (line,) = re.findall(rf"^    ({re.escape(beginning)}.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return [str(job) if word == "nightly.yaml" else word for word in shlex.split(line, comments=True)]
+    return shlex.split(line, comments=True)
 
 
-def run(environment: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+def run(cwd: Path, environment: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(
@@ -63,43 +74,28 @@ def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(
     assert rendermill.generate("shared_disk=true").status == 3, "one rejected row, nothing to draw"
 
 
-def test_what_a_submitted_job_packs_and_that_its_output_outlasts_it(
-    tmp_path: Path, checkpoints: Path, three_nodes: Cluster
+def test_an_output_within_the_submitted_folder_is_a_mistake(
+    tmp_path: Path, checkpoints: Path, my_jobs: Path, three_nodes: Cluster
 ) -> None:
-    environment = three_nodes.environment | {"RAY_API_SERVER_ADDRESS": three_nodes.dashboard}
-    rendermill = Rendermill(tmp_path, checkpoints, environment)
+    rendermill = Rendermill(tmp_path, checkpoints, three_nodes.environment)
     rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"prompt": "a cat"}])
-    job = str(rendermill.write_job())
-    (ROOT / "out").mkdir(exist_ok=True)
-    (ROOT / "out" / "large.bin").write_bytes(bytes(1000))
-    list_files = "print('packed:', *glob.glob('**/*', recursive=True, include_hidden=True), flush=True)"
-    generate = "runpy.run_module('rendermill', run_name='__main__')"
-    program = f"import glob, runpy; {list_files}; {generate}"
-    submit = ("ray", "job", "submit", "--working-dir", ".", "--")
-    finished = run(environment, *submit, "python", "-c", program, "generate", job, "output=out/lost")
-    line = next(line for line in finished.stdout.splitlines() if line.startswith("packed: "))
-    packed = line.split()[1:]
-    for name in (
-        "jobs/cli.py",
-        "actors/renderer.py",
-        "models/families/sana.py",
-        "manifests/schema.py",
-        "examples/demo.yaml",
-    ):
-        assert name in packed
-    left_out = (".venv/", "out/", ".git/", "tests/", "docs/", "benchmarks/", ".mypy_cache/", ".ruff_cache/")
-    assert not [path for path in packed if path.startswith(left_out)]
+    rendermill.write_job(output="out/lost").rename(my_jobs / "nightly.yaml")
+    environment = three_nodes.environment | {"RAY_API_SERVER_ADDRESS": three_nodes.dashboard}
+    finished = run(tmp_path, environment, *readme_line("ray job submit --working-dir"))
     assert finished.returncode != 0
     assert "exit code 2" in finished.stdout + finished.stderr
-    assert "output: out/lost is relative to a submitted job's own folder" in finished.stdout
+    mistake = re.search(
+        r"nightly\.yaml:\d+: output: out/lost is relative to a submitted job's own folder", finished.stdout
+    )
+    assert mistake, finished.stdout
 
 
-def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, three_nodes: Cluster) -> None:
+def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, my_jobs: Path, three_nodes: Cluster) -> None:
     environment = three_nodes.environment | {"RAY_API_SERVER_ADDRESS": three_nodes.dashboard}
 
     def ray(*command: str) -> subprocess.CompletedProcess[str]:
-        return run(environment, *command)
+        return run(tmp_path, environment, *command)
 
     rendermill = Rendermill(tmp_path, checkpoints, environment)
     for model, group, num_cpus in (("sana", "images", 0.2), ("wan", "videos", 0.3)):
@@ -109,18 +105,18 @@ def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, three_nodes:
     rows += [{"prompt": f"prompt {index}", "model": "wan"} for index in range(NUM_VIDEOS)]
     rows[NUM_IMAGES - 1]["prompt"] = "an image that hangs in drawing"
     rendermill.manifest(rows)
-    job = rendermill.write_job(shared_disk=True)
+    rendermill.write_job(shared_disk=True).rename(my_jobs / "nightly.yaml")
     poisoned = f"--runtime-env-json={json.dumps({'env_vars': sabotaged_by('poison')})}"
 
-    command = readme_line("ray job submit --no-wait", job)
+    command = readme_line("ray job submit --no-wait")
     submitted = ray(*command[:3], poisoned, *command[3:])
     assert submitted.returncode == 0, submitted
     with subprocess.Popen(
-        readme_line("ray job logs", job), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        readme_line("ray job logs"), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     ) as log:
         assert log.stdout is not None
         assert any(f"wan {NUM_VIDEOS}/{NUM_VIDEOS}" in line for line in log.stdout)
-        stopped = ray(*readme_line("ray job stop", job))
+        stopped = ray(*readme_line("ray job stop"))
         assert stopped.returncode == 0, stopped
         rest = log.stdout.read()
     assert "interrupted; the same command goes on from here" in rest
@@ -129,7 +125,7 @@ def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, three_nodes:
     assert NUM_VIDEOS <= num_committed < NUM_IMAGES + NUM_VIDEOS
     assert f"{num_committed} items finished, 0 failed, 0 rejected" in rest
 
-    finished = ray(*readme_line("ray job submit --working-dir", job))
+    finished = ray(*readme_line("ray job submit --working-dir"))
     assert finished.returncode == 0, finished
     assert f"; {num_committed} finished before" in finished.stdout
     assert f"{NUM_IMAGES + NUM_VIDEOS} items finished, 0 failed, 0 rejected" in finished.stdout
