@@ -1,1 +1,1 @@
-"""The data contracts: prompt rows in, records out, ids and seeds, the output's layout, the ledger. No torch, no Ray."""
+"""The data contracts: manifests, requests, records, ids, seeds, hashes, the output and its ledger. No torch, no Ray."""

@@ -6,7 +6,7 @@ import traceback
 from rendermill.manifests.secrets import mask_secrets
 
 _SAYS_NOTHING = re.compile(r"(^|: |\[Errno -?\d+\] )(None)?\s*$")
-"""What is left of the message of some stores' errors: nothing, "None", or that after a colon or a number."""
+"""Matches messages of stores' errors that end without words: nothing or "None", perhaps after a colon or a number."""
 
 
 Keys = tuple[str, ...]
@@ -38,17 +38,17 @@ class RowProblem(Exception):
 
 
 class LeaseLost(Exception):
-    """Another run holds the output now; this one must not write there any more."""
+    """Another run holds the output now; this one must not write to it any more."""
 
 
 def one_line(error: BaseException, max_length: int = 300) -> str:
-    """An exception's message on a single line, for an error message or a table cell; its class if it has none."""
+    """Return an exception's message on a single line, for a message or a table cell; its class if it has none."""
     text = mask_secrets(" ".join(_message(error).split())) or type(error).__name__
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def traceback_of(error: BaseException) -> str:
-    """An exception with its traceback, for a log."""
+    """Return an exception with its traceback, for a log."""
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException:  # it reads attributes of the exception, which may be properties that raise
@@ -58,7 +58,7 @@ def traceback_of(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """An exception's own words, which some cannot give, or those of what caused it, where it has none."""
+    """Return an exception's message, or that of its cause if it has none; some exceptions cannot give theirs."""
     try:
         text = str(error)
     except BaseException as failure:

@@ -1,27 +1,27 @@
-"""Secrets that stand in URLs: kept out of everything that is printed, logged or stored."""
+"""Secrets in URLs, which are kept out of everything that is printed, logged or stored."""
 
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 MASK = "***"
-"""Stands where a secret was."""
+"""Replaces a secret."""
 
 NAME_OF_SECRET = re.compile("secret|token|pass|pwd|credential|key|auth|sig", re.IGNORECASE)
-"""In names of variables and of a URL's parameters."""
+"""Matches names of variables and URL parameters whose values are secret."""
 
-# No URL holds white space, so each word is looked at by itself; and as no quantifier gives back what it took (`++`),
-# that takes no longer than in proportion to the word's length, whatever is in it.
+# No URL holds white space, so each word is searched by itself. Possessive quantifiers (`++`) never backtrack, so the
+# time is proportional to the word's length, even for hostile input.
 _WORD = re.compile(r"\S+")
 _PASSWORD = re.compile(
-    # perhaps with slashes in it as AWS's have; but no port before a path
+    # may contain slashes, as AWS's keys do; but a port before a path is no password
     r"://[^/@:]*+:(?!\d++/)(?P<secret>[^/@]++(?=@)(?:@[^/@]++(?=@))*+|[^@]++(?=@))"
 )
 _TOKEN = re.compile(r"https?://(?P<secret>[^/@:]++)(?=@)")
 _PARAMETER = re.compile(r"[?&](?P<name>[^=&]*+)=?+")
 _VALUE = re.compile(r"[^&]*+")
 _PUNCTUATION = ":;,.'\")"
-"""May follow a URL in an error's message."""
+"""Characters that may follow a URL in an error's message."""
 
 
 class _Span(NamedTuple):
@@ -33,15 +33,15 @@ _HIDDEN: dict[str, str] = {}
 
 
 def hide(value: str, shown: str) -> None:
-    """From now on, let `mask_secrets` of this process show something else in a value's place."""
+    """Let `mask_secrets` in this process replace a value by another text from now on."""
     _HIDDEN[value] = shown
 
 
 def mask_secrets(text: str, is_secret: Callable[[str], object] = bool) -> str:
-    """A text with `***` in place of the passwords, tokens and signatures in its URLs, and without what is hidden.
+    """Replace the passwords, tokens and signatures in a text's URLs by `***`, and values given to `hide` by theirs.
 
     Args:
-        is_secret: told what stands where a secret would; whether it is one.
+        is_secret: takes a value in the place of a secret; returns whether it is one.
     """
 
     def masked(word: re.Match[str]) -> str:
@@ -56,7 +56,7 @@ def mask_secrets(text: str, is_secret: Callable[[str], object] = bool) -> str:
 
 
 def mask_all_secrets(value: Any) -> Any:
-    """A JSON value with `mask_secrets` done to all its texts."""
+    """Apply `mask_secrets` to all texts in a JSON value."""
     if isinstance(value, dict):
         return {key: mask_all_secrets(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -65,7 +65,7 @@ def mask_all_secrets(value: Any) -> Any:
 
 
 def secrets_in(url: str) -> list[str]:
-    """The secrets that `mask_secrets` would mask."""
+    """Return the secrets that `mask_secrets` would replace."""
     words = _WORD.findall(url)
     return [word[span.start : span.end] for find in _FINDERS for word in words for span in find(word)]
 
@@ -84,7 +84,7 @@ def _masked(text: str, spans: Iterator[_Span], is_secret: Callable[[str], object
 
 
 def _passwords(word: str) -> Iterator[_Span]:
-    # beyond the last @ there is none, and to look for one from every :// on would take long
+    # there is none after the last @, and searching from every :// on would take long
     for match in _PASSWORD.finditer(word, 0, word.rfind("@") + 1):
         yield _Span(*match.span("secret"))
 

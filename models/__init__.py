@@ -1,1 +1,1 @@
-"""diffusers pipelines behind one small interface. No Ray, no storage."""
+"""Pipelines of diffusers behind one small interface. No Ray, no storage."""

@@ -1,4 +1,4 @@
-"""The interface of a model family. Import of this module costs nothing: torch comes with the family's own module."""
+"""The interface of model families. Importing this module needs no torch, which comes with a family's own module."""
 
 from __future__ import annotations
 
@@ -55,7 +55,11 @@ class Rendered:
 
 
 class Model(ABC):
-    """A loaded pipeline that draws batches. An item's result depends on the item alone, never on its neighbours."""
+    """A loaded pipeline that renders batches. An item's pixels depend on the item alone, never on its neighbours.
+
+    To render a chunk of requests: `encode` all of them, then `render` one batch after another. If memory runs out,
+    `save_memory` and render again. What the model can render, its `models.capabilities.Capabilities` say.
+    """
 
     @abstractmethod
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:
@@ -69,44 +73,60 @@ class Model(ABC):
     @property
     @abstractmethod
     def scheduler_name(self) -> str:
-        """The class of the scheduler."""
+        """The name of the scheduler's class, as in records."""
 
     @abstractmethod
     def encode(self, requests: Sequence[Request]) -> list[Any]:
-        """Encode the prompts of a chunk in one go.
+        """Encode the prompts of a chunk.
+
+        Args:
+            requests: of any shapes.
 
         Returns:
-            For each request what `render` wants back for it.
+            For each request its embeddings, which `render` takes.
         """
 
     def count_cut_tokens(self, requests: Sequence[Request]) -> list[int]:
-        """For each request the number of tokens of its prompts that `encode` leaves out, as they are too many."""
+        """Return for each request the number of tokens of its prompts that `encode` cuts off."""
         return [0] * len(requests)
 
     @abstractmethod
     def denoise(self, requests: Sequence[Request], embeddings: Sequence[Any]) -> torch.Tensor:
-        """Draw the latents of requests of one shape (`Request.shape`).
+        """Denoise a batch: the first step of `render`.
 
         Args:
+            requests: of one shape (`Request.shape`).
             embeddings: of these requests, from `encode`.
 
         Returns:
-            Float32, (items, …).
+            Latents, float32, (items, …).
         """
 
     @abstractmethod
     def decode(self, latents: torch.Tensor) -> Rendered:
-        """Turn latents into frames."""
+        """Decode latents to frames: the second step of `render`.
+
+        Args:
+            latents: from `denoise`.
+        """
 
     def render(self, requests: Sequence[Request], embeddings: Sequence[Any]) -> Rendered:
-        """Denoise and decode a batch, and account for the work of its stages."""
+        """Render a batch: denoise it, decode it, and count the work of the stages.
+
+        Args:
+            requests: of one shape (`Request.shape`).
+            embeddings: of these requests, from `encode`.
+
+        Raises:
+            torch.OutOfMemoryError: the batch does not fit into the device's memory.
+        """
         stages = self.stages
         for batches in stages.values():
             batches.begin_work()
         return self.decode(self.denoise(requests, embeddings)).account_for(stages, self.denoisers)
 
     def rehearse(self, request: Request, embeddings: Any) -> None:
-        """Draw an item alone, eagerly and unpadded, and drop it: what it takes of memory is known then."""
+        """Render an item alone, eagerly and without padding, and drop the result, to measure the memory it takes."""
         import torch
 
         with ExitStack() as rehearsal:
@@ -118,17 +138,17 @@ class Model(ABC):
     @property
     @abstractmethod
     def stages(self) -> Mapping[str, ExactBatches]:
-        """The sizes at which each stage is called, by the stage's name in words."""
+        """The batch sizes of each stage, by the stage's name in words."""
 
     @property
     def denoisers(self) -> Sequence[str]:
-        """The names of the stages that the batch size is chosen for."""
+        """The names of the stages for which the batch size is chosen."""
         return ("denoiser",)
 
     @abstractmethod
     def save_memory(self) -> str | None:
-        """Give up some speed, and bits, for memory, as far as the settings allow; each call goes one step further.
+        """Use less memory at the cost of speed and equal bits, if the settings allow it; each call takes one more step.
 
         Returns:
-            What was done, in words; None where nothing is left to do.
+            What was done, in words; None if nothing is left to do.
         """

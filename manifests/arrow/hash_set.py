@@ -1,4 +1,4 @@
-"""Sets of 16-byte hashes in sorted arrays, 16 bytes each, so that millions of them fit beside a driver."""
+"""Sets of 16-byte hashes in sorted arrays, 16 bytes each, so that millions of them fit into a driver's memory."""
 
 from collections.abc import Iterable
 
@@ -9,20 +9,20 @@ HASH = pa.binary(16)
 
 
 def hashes_of_hex(texts: Iterable[str]) -> pa.Array:
-    """Hashes from their 32 hex digits."""
+    """Convert hashes from texts of 32 hex digits."""
     data = bytes.fromhex("".join(texts))
     return pa.FixedSizeBinaryArray.from_buffers(HASH, len(data) // 16, [None, pa.py_buffer(data)])
 
 
 def as_numpy(hashes: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Hashes as (hashes,), dtype S16, which sorts and compares as the bytes do."""
+    """Return hashes as (hashes,), dtype S16, which sorts and compares like the bytes."""
     chunks = hashes.chunks if isinstance(hashes, pa.ChunkedArray) else [hashes]
     views = [np.frombuffer(chunk.buffers()[1], "S16")[chunk.offset :][: len(chunk)] for chunk in chunks if len(chunk)]
     return np.concatenate(views) if views else np.zeros(0, "S16")
 
 
 class HashSet:
-    """An unchanging set.
+    """An immutable set of hashes.
 
     Args:
         hashes: (hashes,), dtype S16.
@@ -32,7 +32,11 @@ class HashSet:
         self._sorted = np.sort(hashes)
 
     def contains(self, hashes: np.ndarray) -> np.ndarray:
-        """Which of these are in the set, (hashes,), bool."""
+        """Return which of these hashes are in the set, (hashes,), bool.
+
+        Args:
+            hashes: (hashes,), dtype S16.
+        """
         if not len(self._sorted):
             return np.zeros(len(hashes), bool)
         places = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)

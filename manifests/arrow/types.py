@@ -1,4 +1,4 @@
-"""Arrow types of a manifest's own columns: how records carry them, what files may disagree in, and what rows weigh."""
+"""Arrow types of the user's columns: their form in records, differences between files, and the memory of rows."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ _MAX_DECIMAL_256 = 76
 
 
 def carried_type(data_type: pa.DataType) -> pa.DataType:
-    """The type in which records carry a column: the same values, in a form that every step of a run can handle.
+    """Return the type in which records carry a column: the same values, in a form that all steps of a run can handle.
 
     Raises:
         ValueError: no record can carry it; the message says why.
@@ -35,7 +35,7 @@ def carried_type(data_type: pa.DataType) -> pa.DataType:
 
 
 def with_inner_types(data_type: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """A nested type with its inner types changed; any other type as it is. A list view becomes a list."""
+    """Return a nested type with its inner types changed, and any other type unchanged. A list view becomes a list."""
     if types.is_fixed_size_list(data_type):
         return pa.list_(change(data_type.value_type), data_type.list_size)
     if types.is_large_list(data_type) or types.is_large_list_view(data_type):
@@ -50,13 +50,13 @@ def with_inner_types(data_type: pa.DataType, change: Callable[[pa.DataType], pa.
 
 
 def holds(settled: pa.DataType, data_type: pa.DataType) -> bool:
-    """Whether a column that records carry in one type can hold every value of another exactly."""
+    """Return whether a column that records carry in type `settled` can hold every value of another type exactly."""
     plain = _small_type(carried_type(settled))
     return common_type(plain, _small_type(carried_type(data_type))) == plain
 
 
 def _small_type(data_type: pa.DataType) -> pa.DataType:
-    """The type without Arrow's 64-bit offsets, which tell nothing of the values."""
+    """Return the type without Arrow's 64-bit offsets, which say nothing about the values."""
     if types.is_large_string(data_type):
         return pa.string()
     if types.is_large_binary(data_type):
@@ -67,7 +67,7 @@ def _small_type(data_type: pa.DataType) -> pa.DataType:
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds every value of two carried types exactly; None if there is none."""
+    """Return the type that holds every value of two carried types exactly; None if there is none."""
     if one == other or types.is_null(other):
         return one
     if types.is_null(one):
@@ -141,9 +141,9 @@ def _common_struct(one: pa.StructType, other: pa.StructType) -> pa.DataType | No
 
 
 def as_type(array: pa.Array, target: pa.DataType) -> pa.Array:
-    """The values of an array in a type that holds them (`carried_type`, `common_type`).
+    """Convert an array to a type that holds its values (`carried_type`, `common_type`).
 
-    Arrow's own cast lacks some of these, and breaks list views and slices of lists of nulls.
+    Arrow's own cast lacks some of these conversions, and breaks list views and slices of lists of nulls.
     """
     if array.type == target:
         return array
@@ -174,7 +174,7 @@ def as_type(array: pa.Array, target: pa.DataType) -> pa.Array:
 
 
 def row_bytes(array: pa.Array) -> np.ndarray:
-    """The memory that each row of an array takes once nothing is dictionary-encoded: (rows,), int64, bytes."""
+    """Return the memory that each row of an array takes without dictionary encoding: (rows,), int64, bytes."""
     data_type = array.type
     if types.is_null(data_type):
         return np.zeros(len(array), np.int64)
@@ -205,7 +205,7 @@ def _has_lengths(data_type: pa.DataType) -> bool:
 
 
 def _lengths(array: pa.Array) -> np.ndarray:
-    """How many values every list or map of an array has; (rows,), int64, 0 for null."""
+    """Return the number of values in each list or map of an array: (rows,), int64, 0 for null."""
     if types.is_map(array.type):
         return np.diff(array.offsets.to_numpy(zero_copy_only=False)).astype(np.int64)
     lengths = pc.fill_null(pc.list_value_length(array).cast(pa.int64()), 0)

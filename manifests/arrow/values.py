@@ -1,4 +1,4 @@
-"""Arrow values as Python objects, also those for which Python has none."""
+"""Arrow values as Python objects, including values that Python cannot represent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from rendermill.manifests.arrow.types import with_inner_types
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands for a value that a row cannot be read with.
+    """Stands for a value that makes its row invalid.
 
     Attributes:
-        shown: the value, or what can be shown of it.
+        shown: the value, or the part of it that can be shown.
         problem: what is wrong with it.
     """
 
@@ -26,10 +26,10 @@ class Unreadable:
 
 
 def python_values(array: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """The values of a column as Python objects.
+    """Convert a column to Python objects.
 
-    A value that Python cannot hold becomes what Arrow stores of it: a whole number for a date beyond the year 9999 or
-    a time in an unknown zone, bytes for a text that is not UTF-8.
+    A value that Python cannot represent becomes the value that Arrow stores for it: a whole number for a date beyond
+    the year 9999 or a time in an unknown zone, bytes for a text that is not UTF-8.
     """
     try:
         return (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).to_pylist()
@@ -38,7 +38,7 @@ def python_values(array: pa.Array | pa.ChunkedArray) -> list[Any]:
 
 
 def python_rows(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """The rows of a table, as `python_values` gives them."""
+    """Iterate over the rows of a table, with values as `python_values` converts them."""
     names = table.schema.names
     if not names:
         yield from ({} for _ in range(table.num_rows))
@@ -48,7 +48,7 @@ def python_rows(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _python_value(value: pa.Array | pa.ChunkedArray) -> Any:
-    """The one value of a column."""
+    """Convert a column of one value."""
     try:
         return value.to_pylist()[0]
     except (ValueError, OverflowError):
@@ -56,7 +56,7 @@ def _python_value(value: pa.Array | pa.ChunkedArray) -> Any:
 
 
 def _stored_type(data_type: pa.DataType) -> pa.DataType:
-    """The type with numbers for dates and times, and bytes for texts."""
+    """Return the type with numbers for dates and times, and bytes for texts."""
     types = pa.types
     if types.is_dictionary(data_type):
         return _stored_type(data_type.value_type)

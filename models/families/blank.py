@@ -1,4 +1,4 @@
-"""`BlankPipeline`, for benchmarks only: a picture of one colour at once, to see what everything around a model costs.
+"""`BlankPipeline`, for benchmarks only: pictures of one colour, to measure the cost of everything around a model.
 
 Its checkpoint is a folder with nothing but a `model_index.json` that names it.
 """
@@ -15,7 +15,7 @@ from rendermill.models.settings import Settings
 
 
 class Blank(Model):
-    """The colour is the last 24 bits of the seed."""
+    """Renders pictures whose colour is the last 24 bits of the seed."""
 
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:  # noqa: ARG002
         self._device = device

@@ -26,7 +26,7 @@ from rendermill.models.settings import Settings
 
 
 class PromptEmbeddings(NamedTuple):
-    """One prompt's embeddings (1, tokens, channels) and attention masks (1, tokens); negative ones with guidance."""
+    """One prompt's embeddings (1, tokens, channels) and attention masks (1, tokens); negative ones for guidance."""
 
     prompt: torch.Tensor
     prompt_mask: torch.Tensor
@@ -86,7 +86,7 @@ class Sana(Model):
         return [sum(pair) for pair in zip(num_cut, self._count_cut(negative_prompts, None, limit), strict=True)]
 
     def _count_cut(self, prompts: list[str], instruction: list[str] | None, limit: int) -> list[int]:
-        """As `_get_gemma_prompt_embeds` cuts, where the tokens of an instruction count beside the limit."""
+        """Count as `_get_gemma_prompt_embeds` cuts: the tokens of an instruction do not count towards the limit."""
         texts, tokenizer = self._pipeline._text_preprocessing(prompts), self._pipeline.tokenizer
         if instruction:
             before = "\n".join(instruction)
@@ -97,7 +97,7 @@ class Sana(Model):
     def _encode(self, prompts: list[str], batches: ExactBatches, **arguments: Any) -> list[tuple[torch.Tensor, ...]]:
         pipeline = self._pipeline
         max_length = arguments["max_sequence_length"]
-        # https://huggingface.co/papers/2410.10629, section 3.1: the first token and the last of the prompt's
+        # https://huggingface.co/papers/2410.10629, section 3.1: the first token, and the last ones, of the prompt
         kept = [0, *range(-max_length + 1, 0)] if arguments["complex_human_instruction"] else slice(None)
 
         def encode(batch: list[str]) -> tuple[torch.Tensor, ...]:
@@ -116,7 +116,7 @@ class Sana(Model):
         guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
         stacked = [self._stacked(item, has_guidance) for item in embeddings]
         embeds, mask = (torch.cat(column) for column in zip(*stacked, strict=True))
-        # its timesteps stay in this process's memory: to look one up on a GPU would wait for the batch before
+        # timesteps stay in this process's memory: reading one from a GPU would wait for the batch before
         set_timesteps(scheduler, requests[0].num_inference_steps)
         item_generators = generators(requests)
         latents = self._initial_latents(requests, item_generators)
@@ -143,10 +143,10 @@ class Sana(Model):
     def _predict(
         self, timestep: torch.Tensor, latents: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """The denoiser's output, float32, (items, halves, channels, …), from embeddings (items, halves, …)."""
+        """Return the denoiser's output, float32, (items, halves, channels, …), for embeddings (items, halves, …)."""
         transformer = self._pipeline.transformer
         num_halves = embeds.shape[1]
-        # (halves * items, …), negative prompts first, as the stock pipeline lays them out
+        # (halves * items, …), negative prompts first, as in the stock pipeline
         model_input = torch.cat([latents] * num_halves)
         timesteps = torch.full((model_input.shape[0],), timestep.item(), dtype=timestep.dtype, device=self._device)
         prediction = transformer(
@@ -160,7 +160,7 @@ class Sana(Model):
 
     @staticmethod
     def _stacked(item: PromptEmbeddings, has_guidance: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings and masks as (1, halves, …): with guidance the negative prompt's half, then the prompt's."""
+        """Return embeddings and masks, (1, halves, …): with guidance the negative prompt's half, then the prompt's."""
         if not has_guidance or item.negative is None or item.negative_mask is None:
             return item.prompt[:, None], item.prompt_mask[:, None]
         return torch.stack([item.negative, item.prompt], 1), torch.stack([item.negative_mask, item.prompt_mask], 1)
@@ -224,7 +224,7 @@ class SanaSprint(Sana):
         mask: torch.Tensor,
         guidance: torch.Tensor,
     ) -> torch.Tensor:
-        """The denoiser's output turned from flow matching to TrigFlow (https://huggingface.co/papers/2503.09641)."""
+        """Convert the denoiser's output from flow matching to TrigFlow (https://huggingface.co/papers/2503.09641)."""
         transformer, sigma_data = self._pipeline.transformer, self._pipeline.scheduler.config.sigma_data
         angle = timestep.expand(latents.shape[0])
         time = torch.sin(angle) / (torch.cos(angle) + torch.sin(angle))

@@ -33,14 +33,14 @@ class PromptEmbeddings(NamedTuple):
 
 
 class Wan(Model):
-    """`WanPipeline`; the high-noise expert draws the timesteps from `boundary_ratio` up, the low-noise one the rest."""
+    """`WanPipeline`; the high-noise expert has the timesteps from `boundary_ratio` up, the low-noise one the rest."""
 
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:
         self._settings = settings
         self._pipeline = load_pipeline(folder, settings, device)
         self._device: torch.device = self._pipeline._execution_device
         self._text_batches = text_batches(settings)
-        # clips that share a swap of experts are many to keep the swaps few, not to be drawn in one pass
+        # many clips share one swap of experts to keep swaps few; they are not meant for one pass
         largest = (settings.reference_batch or 1) if settings.offload == "model" else None
         self._expert_batches = [ExactBatches(settings.reference_batch, largest) for _ in range(2)]
         self._decoder_batches = ExactBatches(settings.reference_batch, largest)
@@ -139,7 +139,7 @@ class Wan(Model):
             if not has_guidance or not speedups.is_guided(step, num_steps):
                 return prediction
             unconditional = batches(one_size, model_input, negative_embeds)
-            # a product of bf16 with a Python number is computed in float32 and rounded once: so here
+            # as stock: a product of bf16 with a Python number is computed in float32 and rounded once
             difference = (guidance_scale * (prediction - unconditional).float()).to(prediction.dtype)
             return unconditional + difference
 
@@ -164,7 +164,7 @@ class Wan(Model):
         )[0]
 
     def _expert_timestep(self, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """A timestep an item, or one a token for Wan 2.2 TI2V-5B (`expand_timesteps`)."""
+        """Return a timestep for each item, or for each token with Wan 2.2 TI2V-5B (`expand_timesteps`)."""
         if not self._pipeline.config.expand_timesteps:
             return timestep.expand(latents.shape[0])
         num_tokens = latents[0, 0, :, ::2, ::2].numel()
@@ -175,7 +175,7 @@ class Wan(Model):
         vae = self._pipeline.vae
         latents = latents.to(vae.dtype)
         mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
-        # stock multiplies by the deviation as a division by its inverse, rounded to the latents' dtype
+        # stock divides by the inverse of the deviation, rounded to the latents' dtype
         inverse_deviation = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
         latents = latents / inverse_deviation + mean
 

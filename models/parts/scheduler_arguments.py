@@ -1,6 +1,6 @@
-"""The arguments of diffusers' schedulers, read from its source.
+"""Checks of a scheduler's settings against its arguments, which are read from diffusers' source.
 
-To import a scheduler takes seconds, as torch comes with it.
+Importing a scheduler would take seconds, because torch comes with it. To add a check, extend `problem_of_value`.
 """
 
 import ast
@@ -14,6 +14,7 @@ from typing import Any, Literal, Optional, Union
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 _POSITIVE = ("flow_shift", "shift", "num_train_timesteps", "solver_order", "sigma_data")
+"""Arguments that must be greater than 0."""
 _NAMES_OF_TYPES = {"Literal": Literal, "Optional": Optional, "Union": Union, "list": list, "tuple": tuple} | {
     "List": list, "Tuple": tuple, "dict": dict, "Dict": dict, "int": int, "float": float, "bool": bool, "str": str
 }  # fmt: skip
@@ -21,9 +22,9 @@ _NAMES_OF_TYPES = {"Literal": Literal, "Optional": Optional, "Union": Union, "li
 
 @cache
 def scheduler_arguments(class_name: str) -> Mapping[str, Any] | None:
-    """The arguments of a scheduler by name, with their types; None if diffusers has no such class.
+    """Return the arguments of a scheduler by name, with their types; None if diffusers has no such class.
 
-    A type that is known to torch or numpy alone is `Any`.
+    A type that only torch or numpy knows becomes `Any`.
     """
     for file in sorted(_folder().glob("scheduling_*.py")):
         text = file.read_text()
@@ -36,7 +37,13 @@ def scheduler_arguments(class_name: str) -> Mapping[str, Any] | None:
 
 
 def problem_of_value(name: str, type_: Any, value: Any) -> str | None:
-    """Why a value does not suit an argument of a scheduler, in words; None if it does."""
+    """Return why a value does not suit an argument of a scheduler, in words; None if it does.
+
+    Args:
+        name: of the argument.
+        type_: of the argument, from `scheduler_arguments`.
+        value: from the job file.
+    """
     try:
         TypeAdapter(type_, config=ConfigDict(arbitrary_types_allowed=True, strict=True)).validate_python(value)
     except ValidationError as error:
@@ -68,7 +75,7 @@ def _arguments(definition: ast.ClassDef) -> Iterator[tuple[str, Any]]:
 
 def _type(annotation: ast.expr | None, has_default_none: bool) -> Any:
     text = "" if annotation is None else ast.unparse(annotation)
-    if not text or text == "bool | None":  # which stands at numbers, too, such as `sigma_max`
+    if not text or text == "bool | None":  # diffusers annotates some numbers with it, too, such as `sigma_max`
         return Any
     try:
         known = eval(text, {"__builtins__": {}}, dict(_NAMES_OF_TYPES))  # noqa: S307

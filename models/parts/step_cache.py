@@ -1,23 +1,23 @@
-"""Steps whose prediction is forecast from earlier ones instead of computed."""
+"""A cache of predictions: some steps are forecast from earlier ones instead of computed."""
 
 from collections.abc import Callable
 
 import torch
 
 _NUM_FIRST_STEPS, _NUM_LAST_STEPS = 3, 2
-"""They decide on the composition and on the details, and are always computed."""
+"""The numbers of steps at both ends that are always computed: they decide on the composition and on the details."""
 
 
 class Forecast:
-    """Computes every so many-th step's prediction and extends the line through the last two to those in between.
+    """Computes the prediction of every N-th step, and extends the line through the last two to the steps in between.
 
-    That is TaylorSeer of first order on the denoiser's output (https://huggingface.co/papers/2503.06923; diffusers'
-    `TaylorSeerCacheConfig` in its lite mode). Which steps are computed depends on their number alone, unlike where a
-    threshold decides, so that an item does not depend on its batch.
+    This is TaylorSeer of first order on the denoiser's output (https://huggingface.co/papers/2503.06923; in diffusers,
+    the lite mode of `TaylorSeerCacheConfig`). The step's number alone decides whether it is computed. A threshold on
+    the predictions, as other caches have it, would make an item depend on its batch.
 
     Args:
-        interval: 2: every other step is computed; None: every one.
-        num_steps: of the whole loop.
+        interval: N; None: every step is computed.
+        num_steps: the number of steps of the whole loop.
     """
 
     def __init__(self, interval: int | None, num_steps: int) -> None:
@@ -26,11 +26,16 @@ class Forecast:
         self._computed: list[tuple[int, torch.Tensor]] = []
 
     def forget(self) -> None:
-        """Another network predicts from here on."""
+        """Forget all predictions, because another network computes the next ones."""
         self._computed = []
 
     def __call__(self, step: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The prediction at a step, 0 … num_steps - 1; steps come in order."""
+        """Return the prediction of a step, computed or forecast.
+
+        Args:
+            step: 0 … num_steps - 1; every call has the next one.
+            predict: computes the prediction.
+        """
         if self._is_computed(step):
             prediction = predict()
             self._computed = [*self._computed[-1:], (step, prediction)]

@@ -1,1 +1,1 @@
-"""One module for each quantization scheme."""
+"""Quantization schemes: their table, and a module for each."""

@@ -1,4 +1,4 @@
-"""Matrix products in float8, by torchao; GPUs from the H100 and L40 on have them, at twice bfloat16's speed."""
+"""Matrix products in float8, by torchao. H100, L40 and newer GPUs have them, at twice the speed of bfloat16."""
 
 from torch import nn
 from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
@@ -6,14 +6,14 @@ from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerR
 from rendermill.models.quantization.pointwise import PointwiseConvolution
 
 _MULTIPLE = 16
-"""Channels must be a multiple of this for the float8 products of cuBLAS."""
+"""The number of channels must be a multiple of this for the float8 products of cuBLAS."""
 
 
 def quantize(blocks: nn.ModuleList) -> None:
     """Let the linear layers and 1 × 1 convolutions of a denoiser's blocks multiply in float8 (e4m3), in place.
 
-    Weights have a scale for every output channel, activations one for every token, found as they come: so an item's
-    result does not depend on what else is in its batch.
+    Weights have a scale for each output channel, activations one for each token, computed at run time. So an item's
+    pixels do not depend on the other items of its batch.
     """
     for block in blocks:
         for parent in list(block.modules()):

@@ -1,4 +1,4 @@
-"""Convolutions of single pixels, in another form."""
+"""1 × 1 convolutions as linear layers."""
 
 import torch
 from torch import nn
