@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from rendermill.jobs.console.signals import Interruption
 from rendermill.jobs.planning.remaining import Outstanding, Work
-from rendermill.jobs.running.arrivals import Arrivals, root_cause
 from rendermill.jobs.running.clocks import Clocks
-from rendermill.jobs.running.dataset import ModelPipeline
+from rendermill.jobs.running.dataset.arrivals import Arrivals, root_cause
+from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline
 from rendermill.jobs.running.observers.observer import Commit, CommitObserver
 from rendermill.jobs.running.observers.stop_reasons import StopReasons
 from rendermill.manifests.output.ledger.ledger import Ledger

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from rendermill.jobs.cluster.capacity import max_tasks
 from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel
-from rendermill.jobs.running.dataset import ModelPipeline
+from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline
 from rendermill.jobs.running.services import Services
 
 

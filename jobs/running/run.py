@@ -8,10 +8,11 @@ from rendermill.jobs.console.progress import show_progress
 from rendermill.jobs.console.screen import Screen
 from rendermill.jobs.console.signals import Interruption
 from rendermill.jobs.planning.plan import Plan
-from rendermill.jobs.running.arrivals import end_datasets, log
 from rendermill.jobs.running.clocks import Clocks
 from rendermill.jobs.running.commit import CommitLoop, Committer
-from rendermill.jobs.running.dataset import ModelPipeline
+from rendermill.jobs.running.dataset.arrivals import log
+from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline
+from rendermill.jobs.running.dataset.ray_internals import end_datasets
 from rendermill.jobs.running.observers.accounts import Accounts
 from rendermill.jobs.running.run_file import RunFile
 from rendermill.jobs.running.services import Services

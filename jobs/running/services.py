@@ -13,7 +13,7 @@ from rendermill.actors.services.findings import Findings
 from rendermill.actors.spec import RendererSpec
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.planning.models import ResolvedModel
-from rendermill.jobs.running.arrivals import log
+from rendermill.jobs.running.dataset.arrivals import log
 from rendermill.jobs.running.observers.audit import ChosenItems
 from rendermill.jobs.running.observers.stored_files import StoredFilesByModel
 from rendermill.manifests.output.tuning_report import TuningReport

@@ -1,4 +1,4 @@
-"""Leaves in an output's shards what records name, and nothing else, once readers have had time to follow."""
+"""Removes media that no record names, once readers have had time to follow; in shards, too."""
 
 import ray
 from ray.exceptions import RayTaskError
@@ -10,10 +10,10 @@ from rendermill.manifests.storage.folder import Folder
 
 
 def tidy(ledger: Ledger) -> dict[str, str]:
-    """Remove what dead tasks stored, what was stored twice, and what gave way to something newer.
+    """Remove what dead tasks stored, what was stored twice, and what newer media replaced.
 
-    To be called by the lease's holder after a roll-up, while nothing is being rendered. A shard that holds more than
-    records name is written anew under another name by a task, as it may be large; then its records name that one.
+    Call it under the lease, after a roll-up, while nothing is being rendered. A shard that holds more than records name
+    is written anew under another name; a task does that, as shards may be large. Then its records name the new shard.
 
     Returns:
         Why shards cannot be read, by name: they stay as they are, and the next call tries again.

@@ -14,7 +14,6 @@ from rendermill.jobs.cluster.connection import connected
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.jobs.planning.prepare import PreparedModel, open_profiles, prepare_model
-from rendermill.jobs.running.dataset import rendered
 from rendermill.jobs.running.run_file import job_of_run, new_run_id
 from rendermill.jobs.running.services import start_services
 from rendermill.jobs.verification.compare import NOT_TRIED, RECORDED, RenderedAgain, compare, item_name
@@ -86,7 +85,7 @@ def _render(output: Folder, group: _Group) -> Iterator[RenderedAgain]:
     spec = services.spec(job.model_copy(update={"audit": 0.0}), model.resolved, new_run_id())
     requests = ray.data.from_arrow(_requests(records))
     chunk_size = min(model.num_items_per_chunk, len(records))
-    compared = rendered(requests, spec, model.config.pool, model.num_gpus, chunk_size).map_batches(
+    compared = render(requests, spec, model.config.pool, model.num_gpus, chunk_size).map_batches(
         partial(_compare_all, output=output), batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS
     )
     for row in compared.iter_rows():

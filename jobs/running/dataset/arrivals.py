@@ -7,16 +7,12 @@ import threading
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
-import ray
-from ray import ObjectRefGenerator
 from ray.data import Dataset
-from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from rendermill.manifests.errors import one_line, traceback_of
 
 _NUM_WAITING = 64
 """The number of tables of receipts that may wait to be committed; beyond that the Datasets wait."""
-_SECONDS_FOR_TASKS_TO_END = 10.0
 
 
 class Arrivals:
@@ -72,18 +68,6 @@ class Arrivals:
         except Exception as error:
             self._queue.put((model, error))
         self._queue.put((model, None))
-
-
-def end_datasets() -> None:
-    """End all Datasets of this process and wait for their tasks to end, so that none stores anything afterwards.
-
-    Ray has no public way to do this, and the private one does not wait for the tasks.
-    """
-    for executor in [thread for thread in threading.enumerate() if isinstance(thread, StreamingExecutor)]:
-        tasks = [task.get_waitable() for step in executor._topology or () for task in step.get_active_tasks()]
-        executor.shutdown(force=True)
-        ends = [task.completed() for task in tasks if isinstance(task, ObjectRefGenerator)]
-        ray.wait(ends, num_returns=len(ends), timeout=_SECONDS_FOR_TASKS_TO_END)
 
 
 def log(error: Exception) -> None:
