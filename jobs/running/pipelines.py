@@ -4,7 +4,9 @@ import pyarrow as pa
 
 from rendermill.jobs.cluster.capacity import max_tasks
 from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel
-from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline
+from rendermill.jobs.running.dataset.media_tasks import MediaTasks
+from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline, Workers
+from rendermill.jobs.running.dataset.requests import RequestReader
 from rendermill.jobs.running.services import Services
 
 
@@ -18,17 +20,13 @@ def make_pipeline(
         extra: The extra columns of the output.
     """
     resolved = model.resolved
+    spec = services.spec(prepared.job, resolved, run_id)
     return ModelPipeline(
-        spec=services.spec(prepared.job, resolved, run_id),
-        pool=model.config.pool,
-        num_gpus=model.num_gpus,
-        num_actors=model.max_actors,
-        num_tasks=max_tasks(prepared.cluster),
+        spec=spec,
+        workers=Workers(model.config.pool, model.num_gpus, model.max_actors, max_tasks(prepared.cluster)),
+        requests=RequestReader(prepared.validator, spec.reader, extra),
+        media=MediaTasks(spec, resolved.encoding, prepared.output, extra),
         num_items_per_chunk=model.num_items_per_chunk,
-        encoding=resolved.encoding,
         num_items_per_shard=resolved.num_items_per_shard,
-        validator=prepared.validator,
-        output=prepared.output,
-        extra=extra,
         max_sequence_length=resolved.max_sequence_length,
     )

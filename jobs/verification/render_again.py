@@ -14,6 +14,7 @@ from rendermill.jobs.cluster.connection import connected
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.jobs.planning.prepare import PreparedModel, open_profiles, prepare_model
+from rendermill.jobs.running.dataset.model_pipeline import render
 from rendermill.jobs.running.run_file import job_of_run, new_run_id
 from rendermill.jobs.running.services import start_services
 from rendermill.jobs.verification.compare import NOT_TRIED, RECORDED, RenderedAgain, compare, item_name

@@ -9,16 +9,13 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from rendermill.actors.media.encoding import Encoding
 from rendermill.actors.spec import RendererSpec
 from rendermill.jobs.cluster.capacity import TASK_NUM_CPUS
 from rendermill.jobs.config.job import Pool
 from rendermill.jobs.planning.remaining import Work
+from rendermill.jobs.running.dataset.media_tasks import MediaTasks
 from rendermill.jobs.running.dataset.ray_internals import in_blocks
 from rendermill.jobs.running.dataset.requests import RequestReader
-from rendermill.manifests.rows import RowValidator
-from rendermill.manifests.schema import receipt_schema
-from rendermill.manifests.storage.folder import Folder
 from rendermill.models import registry
 
 _NUM_CHUNKS_PER_ACTOR = 4
@@ -42,45 +39,51 @@ their encoded files should."""
 
 
 @dataclass(frozen=True)
-class ModelPipeline:
-    """What the steps of one model's Dataset share.
+class Workers:
+    """The processes that a model may use.
 
     Attributes:
         num_gpus: The GPUs of each actor.
         num_actors: The largest number of actors that the pool and the cluster allow.
         num_tasks: The number of tasks that encode and store at once; None: as many as Ray finds room for.
-        num_items_per_chunk: The largest number of requests that an actor is handed at once.
-        num_items_per_shard: The largest number of items in a shard; None: every item is a file of its own.
-        extra: The manifest's own columns.
-        max_sequence_length: The number of tokens of a prompt that the model takes; None: any number.
     """
 
-    spec: RendererSpec
     pool: Pool
     num_gpus: float
     num_actors: int
     num_tasks: int | None
+
+
+@dataclass(frozen=True)
+class ModelPipeline:
+    """What the steps of one model's Dataset share.
+
+    Attributes:
+        num_items_per_chunk: The largest number of requests that an actor is handed at once.
+        num_items_per_shard: The largest number of items in a shard; None: every item is a file of its own.
+        max_sequence_length: The number of tokens of a prompt that the model takes; None: any number.
+    """
+
+    spec: RendererSpec
+    workers: Workers
+    requests: RequestReader
+    media: MediaTasks
     num_items_per_chunk: int
-    encoding: Encoding
     num_items_per_shard: int | None
-    validator: RowValidator
-    output: Folder
-    extra: pa.Schema
-    max_sequence_length: int | None = None
+    max_sequence_length: int | None
 
     def dataset(self, work: list[Work]) -> Dataset:
         """Return the lazy Dataset of receipts (`manifests.schema.receipt_schema`) of the work."""
         rendered = self.rendered(work)
         if self.num_items_per_shard is None:
-            return self._in_tasks(rendered, self._store, None, TASK_NUM_CPUS)
+            return self._in_tasks(rendered, self.media.store, None, TASK_NUM_CPUS)
         return self._in_shards(rendered, self.num_items_per_shard)
 
     def rendered(self, work: list[Work]) -> Dataset:
         """Return the lazy Dataset of rendered frames of the work; see `actors.renderer.Renderer` for the tables."""
-        reader = RequestReader(self.validator, self.spec.reader, self.extra)
         reading = TaskPoolStrategy(_NUM_READING_TASKS)
         requests = ray.data.from_items([{"work": part} for part in work], override_num_blocks=len(work)).map_batches(
-            reader.read,
+            self.requests.read,
             batch_size=1,
             batch_format="numpy",
             num_cpus=TASK_NUM_CPUS,
@@ -89,25 +92,25 @@ class ModelPipeline:
         )
         chunk_size = self._chunk_size(work)
         chunks = in_blocks(requests, chunk_size, TASK_NUM_CPUS, reading, _MAX_RETRIES)
-        return render(chunks, self.spec, self.pool, self.num_gpus, chunk_size)
+        return render(chunks, self.spec, self.workers.pool, self.workers.num_gpus, chunk_size)
 
     def encoded(self, rendered: Dataset) -> Dataset:
         """Return the lazy Dataset of receipts and encoded media (`actors.media.store.encode_all`) of frames."""
-        return self._in_tasks(rendered, self._encode, None, TASK_NUM_CPUS)
+        return self._in_tasks(rendered, self.media.encode, None, TASK_NUM_CPUS)
 
     def _chunk_size(self, work: list[Work]) -> int:
         """The number of requests per chunk: whole batches, so that only the last batch of the work is short."""
         num_items = sum(len(part.row_numbers) for part in work)
         batch = self.spec.batch or self.spec.settings.reference_batch or 1
-        fair_share = math.ceil(num_items / (self.num_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
+        fair_share = math.ceil(num_items / (self.workers.num_actors * _NUM_CHUNKS_PER_ACTOR * batch)) * batch
         return min(max(self.num_items_per_chunk, batch), fair_share, _num_rows_per_chunk(work, batch))
 
     def _in_shards(self, rendered: Dataset, num_items: int) -> Dataset:
         """Encode frames as they come, and store `num_items` at a time; the last shard may hold fewer."""
-        stored = self._in_tasks(self.encoded(rendered), self._store_shard, num_items, _SHARD_NUM_CPUS)
+        stored = self._in_tasks(self.encoded(rendered), self.media.store_shard, num_items, _SHARD_NUM_CPUS)
         # Ray joins this step with the one before. That one gets exactly `num_items` at a time for it, and its receipts
         # stay together.
-        compute = TaskPoolStrategy(self.num_tasks)
+        compute = TaskPoolStrategy(self.workers.num_tasks)
         return in_blocks(stored, num_items, _SHARD_NUM_CPUS, compute, _MAX_RETRIES, is_exact=True)
 
     def _in_tasks(
@@ -118,26 +121,9 @@ class ModelPipeline:
             batch_size=batch_size,
             batch_format="pyarrow",
             num_cpus=num_cpus,
-            compute=TaskPoolStrategy(self.num_tasks),
+            compute=TaskPoolStrategy(self.workers.num_tasks),
             max_retries=_MAX_RETRIES,
         )
-
-    def _store(self, rendered: pa.Table) -> pa.Table:
-        from rendermill.actors.media.store import store
-
-        receipts = receipt_schema(self.extra)
-        return store(rendered, self.output, self.encoding, receipts, self.spec.encoder, self.spec.writer)
-
-    def _encode(self, rendered: pa.Table) -> pa.Table:
-        from rendermill.actors.media.store import encode_all
-
-        receipts, patience_seconds = receipt_schema(self.extra), self.output.patience_seconds
-        return encode_all(rendered, self.encoding, receipts, self.spec.encoder, patience_seconds)
-
-    def _store_shard(self, encoded: pa.Table) -> pa.Table:
-        from rendermill.actors.media.store import store_shard
-
-        return store_shard(encoded, self.output, self.extra, self.spec.shard_writer)
 
 
 def render(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float, chunk_size: int) -> Dataset:
