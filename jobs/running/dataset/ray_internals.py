@@ -1,4 +1,4 @@
-"""What Ray Data offers no public way to do. All private names of Ray that rendermill uses are in this file."""
+"""What Ray Data offers no public way to do. All private names of Ray Data that rendermill uses are in this file."""
 
 import threading
 from typing import Any
