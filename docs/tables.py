@@ -1,6 +1,6 @@
-"""Writes docs/job.schema.json and the tables of docs/*.md from the code; `--check` only says if they are up to date.
+"""Write docs/job.schema.json and the tables in docs/*.md from the code; with `--check`, only list outdated files.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+A table is the text between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import re
@@ -23,13 +23,13 @@ _MARKED = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.D
 
 
 def columns_table(columns: tuple[Column, ...]) -> str:
-    """A row a column: name, Arrow type, meaning."""
+    """Return a table with a row for each column: name, Arrow type, meaning."""
     rows = [f"| `{column.name}` | {column.type} | {column.meaning} |" for column in columns]
     return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
 def settings_table(section: type[BaseModel]) -> str:
-    """A row a key of the job file: name, default, meaning."""
+    """Return a table with a row for each key of a section of the job file: name, default, meaning."""
     rows = []
     for name, field in section.model_fields.items():
         default = "required" if field.is_required() else _as_yaml(field.default)
@@ -38,7 +38,7 @@ def settings_table(section: type[BaseModel]) -> str:
 
 
 def metrics_table() -> str:
-    """A row a metric: name as Prometheus has it, labels, meaning."""
+    """Return a table with a row for each metric: name in Prometheus, labels, meaning."""
     rows = [
         f"| `{name}` | {', '.join(metric.info['tag_keys'])} | {metric.info['description']} |"
         for name, metric in metrics.EXPORTED.items()
@@ -70,7 +70,7 @@ TABLES = {
 
 
 def main() -> int:
-    """Rewrite what is out of date, or with `--check` name it."""
+    """Rewrite outdated files; with `--check`, list them and return 1."""
     folder, is_check = Path(__file__).parent, "--check" in sys.argv[1:]
     current = {folder / "job.schema.json": schema_text()}
     for page in sorted(folder.glob("*.md")):

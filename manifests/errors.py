@@ -2,6 +2,7 @@
 
 import re
 import traceback
+from typing import NamedTuple
 
 from rendermill.manifests.secrets import mask_secrets
 
@@ -31,6 +32,21 @@ class UserError(Exception):
     def within(self, *section: str) -> "UserError":
         """Return this error with the keys of the section that its own keys belong to."""
         return UserError(self.problem, (*section, *self.keys), self.subject)
+
+
+class Problem(NamedTuple):
+    """Why a request cannot be rendered or stored.
+
+    Attributes:
+        name: of the field with the wrong value, or of several: `num_frames, fps`.
+        words: what is wrong, and what would be right.
+    """
+
+    name: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.words}"
 
 
 class RowProblem(Exception):

@@ -123,6 +123,6 @@ def _settle(contract: ModelContract, model: str, given: tuple[tuple[str, Any], .
     fields["negative_prompt"] = fields["negative_prompt"] or None
     problem = contract.problem(fields)
     if problem:
-        raise RowProblem(problem)
+        raise RowProblem(str(problem))
     fields["model"] = model
     return Settled(fields, Shape.of(fields), identity.RequestHasher(hashed_fields(fields), contract.settings_hash))

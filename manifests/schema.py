@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from rendermill.manifests.arrow.types import as_type
+from rendermill.manifests.errors import Problem
 from rendermill.manifests.request import FIELDS, MANIFEST_FIELDS
 
 FORMAT_VERSION = 1
@@ -121,11 +122,11 @@ class ModelContract:
 
     Attributes:
         defaults: values of a request's fields that neither row nor job file may say.
-        problem: takes the fields that rows may leave open, all filled in; returns why the model cannot render them, in
-            words that say what it could, or None.
+        problem: takes the fields that rows may leave open, all filled in; returns why the model cannot render them, or
+            None if it can.
         settings_hash: of the model's settings, part of every request hash.
     """
 
     defaults: Mapping[str, Any]
-    problem: Callable[[Mapping[str, Any]], str | None]
+    problem: Callable[[Mapping[str, Any]], Problem | None]
     settings_hash: str

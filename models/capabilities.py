@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rendermill.manifests.errors import Problem
 from rendermill.manifests.request import BATCH_KEY, OPTIONAL_FIELDS
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -47,8 +48,8 @@ class Capabilities:
         if unhandled:
             raise ValueError(f"{', '.join(sorted(unhandled))}: neither part of the batch key nor handled per item")
 
-    def problem(self, fields: Mapping[str, Any]) -> str | None:
-        """Return why a request cannot be rendered, in words that say what could be; None if it can.
+    def problem(self, fields: Mapping[str, Any]) -> Problem | None:
+        """Return why a request cannot be rendered, and what could be; None if it can.
 
         Args:
             fields: those of `manifests.request.OPTIONAL_FIELDS`, all filled in.
@@ -59,36 +60,36 @@ class Capabilities:
             or (self._problem_of_image(fields) if self.kind == "image" else self._problem_of_video(fields))
         )
 
-    def _problem_of_sizes(self, fields: Mapping[str, Any]) -> str | None:
+    def _problem_of_sizes(self, fields: Mapping[str, Any]) -> Problem | None:
         for name in ("width", "height"):
             size = fields[name]
             if size % self.size_multiple:
                 lower = size // self.size_multiple * self.size_multiple
                 nearest = f"{lower} or {lower + self.size_multiple}" if lower else f"{self.size_multiple}"
-                return f"{name}: {size} is not a multiple of {self.size_multiple}; {nearest} would be"
+                return Problem(name, f"{size} is not a multiple of {self.size_multiple}; {nearest} would be")
         steps = fields["num_inference_steps"]
         if steps > self.max_num_inference_steps:
-            return f"num_inference_steps: {steps} is over the scheduler's {self.max_num_inference_steps}"
+            return Problem("num_inference_steps", f"{steps} is over the scheduler's {self.max_num_inference_steps}")
         return None
 
-    def _problem_of_arguments(self, fields: Mapping[str, Any]) -> str | None:
+    def _problem_of_arguments(self, fields: Mapping[str, Any]) -> Problem | None:
         for name in OPTIONAL_FIELDS:
             if name not in self.arguments | _ALWAYS_TAKEN and fields[name] is not None:
-                return f"{name}: this model {_LACKS.get(name, 'takes none')}; leave it empty"
+                return Problem(name, f"this model {_LACKS.get(name, 'takes none')}; leave it empty")
         return None
 
-    def _problem_of_image(self, fields: Mapping[str, Any]) -> str | None:
+    def _problem_of_image(self, fields: Mapping[str, Any]) -> Problem | None:
         if fields["num_frames"] != 1 or fields["fps"] is not None:
-            return "num_frames, fps: this model renders images; leave them empty"
+            return Problem("num_frames, fps", "this model renders images; leave them empty")
         return None
 
-    def _problem_of_video(self, fields: Mapping[str, Any]) -> str | None:
+    def _problem_of_video(self, fields: Mapping[str, Any]) -> Problem | None:
         num_frames, fps, multiple = fields["num_frames"], fields["fps"], self.frame_multiple
         if num_frames % multiple != 1 % multiple:
             lower = max(num_frames - 1, 0) // multiple * multiple + 1
-            return f"num_frames: {num_frames} is not {multiple}k + 1; {lower} or {lower + multiple} would be"
+            return Problem("num_frames", f"{num_frames} is not {multiple}k + 1; {lower} or {lower + multiple} would be")
         if fps is None or not 0 < fps <= 1000:
-            return f"fps: {fps} is outside 0 … 1000"
+            return Problem("fps", f"{fps} is outside 0 … 1000")
         return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from rendermill.manifests.errors import Problem
 from rendermill.models.capabilities import Capabilities
 
 
@@ -82,7 +83,7 @@ class Encoding:
         """The properties of the format."""
         return FORMATS[self.media_format]
 
-    def problem(self, width: int, height: int, fps: float | None) -> str | None:
+    def problem(self, width: int, height: int, fps: float | None) -> Problem | None:
         """Return why the format cannot hold this, and what it could hold; None if it can.
 
         Args:
@@ -94,24 +95,28 @@ class Encoding:
             limit = self.format.max_side
             if limit is not None and size > limit:
                 hint = "; png has no such limit" if fps is None else ""
-                return f"{name}: {size} is over {limit}, the most that {self.media_format} holds{hint}"
+                return Problem(name, f"{size} is over {limit}, the most that {self.media_format} holds{hint}")
         return None if fps is None else _problem_of_video(width, height, fps)
 
 
-def _problem_of_video(width: int, height: int, fps: float) -> str | None:
+def _problem_of_video(width: int, height: int, fps: float) -> Problem | None:
     """Return why H.264 in an mp4 cannot hold this, and what it could hold; None if it can."""
     for name, size in (("width", width), ("height", height)):
         if size % 2:
-            return f"{name}: {size} is odd, and mp4 holds even sizes; {size + 1} would be"
+            return Problem(name, f"{size} is odd, and mp4 holds even sizes; {size + 1} would be")
     num_blocks = math.ceil(width / _MACROBLOCK) * math.ceil(height / _MACROBLOCK)
     if num_blocks > _MAX_MACROBLOCKS:
         most = f"{_MAX_MACROBLOCKS * _MACROBLOCK**2:,}"
-        return f"width, height: {width} x {height} is over the {most} pixels that a frame of an mp4 (H.264) holds"
+        return Problem(
+            "width, height", f"{width} x {height} is over the {most} pixels that a frame of an mp4 (H.264) holds"
+        )
     if fps < _MIN_FPS:
-        return f"fps: {fps} is below {_MIN_FPS}, the least that mp4 holds"
+        return Problem("fps", f"{fps} is below {_MIN_FPS}, the least that mp4 holds")
     most_fps = _MAX_MACROBLOCKS_PER_SECOND / num_blocks
     if fps > most_fps:
-        return f"fps: {fps} is over {math.floor(most_fps)}, the most that mp4 (H.264) holds at {width} x {height}"
+        return Problem(
+            "fps", f"{fps} is over {math.floor(most_fps)}, the most that mp4 (H.264) holds at {width} x {height}"
+        )
     return None
 
 
@@ -122,7 +127,7 @@ class Limits:
     capabilities: Capabilities
     encoding: Encoding
 
-    def problem(self, fields: Mapping[str, Any]) -> str | None:
+    def problem(self, fields: Mapping[str, Any]) -> Problem | None:
         """Return why a request cannot be rendered or stored; None if it can. See `Capabilities.problem`."""
         return self.capabilities.problem(fields) or self.encoding.problem(
             fields["width"], fields["height"], fields["fps"]

@@ -1,4 +1,4 @@
-"""Turns the models of a job file into what planning and rendering need, and checks all that can be checked by then."""
+"""The models of a job file with every default filled in, and the checks of their settings against the checkpoint."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -44,13 +44,13 @@ class ResolvedModel:
 
     @property
     def max_sequence_length(self) -> int | None:
-        """Tokens of a prompt that its text encoder takes; None: any number."""
+        """The number of tokens of a prompt that its text encoder takes; None: any number."""
         stock = self.family.max_sequence_length
         return cast(int | None, self.settings.pipeline_arguments.get("max_sequence_length", stock))
 
 
 def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
-    """Find a model's checkpoint and settle its settings.
+    """Find a model's checkpoint, check its settings, and fill in their defaults.
 
     Args:
         on_gpu: whether its actors have GPUs.
@@ -99,17 +99,17 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
 
 
 def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:
-    """What turns the manifest's rows into items of these models."""
+    """Return the validator that turns the manifest's rows into items of these models."""
     return RowValidator({name: model.contract for name, model in models.items()}, job.model_of_rows, job.seed)
 
 
 def _place(checkpoint: str) -> str:
-    """A local folder made absolute; a name that may be the Hub's left as it is."""
+    """Return the absolute path of a local folder; a name that may be one of the Hub stays unchanged."""
     return checkpoint if is_on_hub(checkpoint) else absolute(checkpoint)
 
 
 def family_of(checkpoint: Checkpoint, name: str) -> Family:
-    """The family of a model's checkpoint.
+    """Return the family of a model's checkpoint.
 
     Raises:
         UserError: there is none for its pipeline, or the checkpoint lacks a component that the family needs.
@@ -132,7 +132,7 @@ def family_of(checkpoint: Checkpoint, name: str) -> Family:
 
 
 def changed_configs(checkpoint: Checkpoint, config: ModelConfig) -> Mapping[str, Mapping[str, Any]]:
-    """The checkpoint's configs with the job's changes to the scheduler."""
+    """Return the checkpoint's configs with the job's changes to the scheduler."""
     if "scheduler" not in checkpoint.configs:
         return checkpoint.configs
     return {**checkpoint.configs, "scheduler": {**checkpoint.configs["scheduler"], **config.scheduler}}
@@ -171,7 +171,7 @@ def _check_arguments(name: str, config: ModelConfig, family: Family) -> None:
 
 
 def _dtype(name: str, config: ModelConfig, checkpoint: Checkpoint) -> Mapping[str, str]:
-    """The dtype of each component that the job file names, and `default`."""
+    """Return the dtype of each component that the job file names, and `default` for the others."""
     if isinstance(config.dtype, str):
         return {"default": config.dtype}
     known = ["default", *checkpoint.components]
@@ -247,6 +247,5 @@ def _defaults(
     fields["negative_prompt"] = fields["negative_prompt"] or None
     problem = limits.problem(fields)
     if problem:
-        argument, _, words = problem.partition(": ")
-        raise UserError(words, ("models", name, "defaults", argument))
+        raise UserError(problem.words, ("models", name, "defaults", problem.name))
     return defaults

@@ -115,6 +115,6 @@ def test_rows_that_a_format_cannot_hold_are_rejected_before_anything_is_drawn(re
 
 
 def test_odd_sizes_are_not_for_videos() -> None:
-    assert Encoding("mp4").problem(33, 32, 16.0) == "width: 33 is odd, and mp4 holds even sizes; 34 would be"
+    assert str(Encoding("mp4").problem(33, 32, 16.0)) == "width: 33 is odd, and mp4 holds even sizes; 34 would be"
     assert Encoding("mp4").problem(8192, 4320, 16.0) is None
     assert Encoding("jpeg").problem(65500, 65500, None) is None
