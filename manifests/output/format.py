@@ -15,17 +15,22 @@ _NO_JSON = (ValueError, TypeError, RecursionError)
 
 
 def ensure_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema:
-    """Keep to an output's format, or settle it on its first run; returns the extra columns of the output.
+    """Write the format of a new output, or check that an output has this format.
 
     Args:
-        extra: the manifest's own columns.
+        folder: The output.
+        extra: The manifest's own columns.
+        media_layout: How media are stored.
+
+    Returns:
+        The extra columns of the output, with the types that its first run gave them.
 
     Raises:
-        UserError: as `read_format`.
+        UserError: As for `read_format`.
     """
-    settled = read_format(folder, extra, media_layout)
-    if settled is not None:
-        return settled
+    stored = read_format(folder, extra, media_layout)
+    if stored is not None:
+        return stored
     return _write_format(folder, extra, media_layout)
 
 
@@ -38,17 +43,19 @@ def _write_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout)
     }
     if folder.create(layout.FORMAT_FILE, json.dumps(content, indent=2).encode()):
         return extra
-    return read_format(folder, extra, media_layout) or extra  # an earlier holder's came in between
+    return read_format(folder, extra, media_layout) or extra  # an earlier holder has written it meanwhile
 
 
 def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -> pa.Schema | None:
-    """The extra columns of an output; None where there is no output yet.
+    """Check that an output has this format, and return its extra columns; None if there is no output yet.
 
     Args:
-        extra: the manifest's own columns.
+        folder: The output.
+        extra: The manifest's own columns.
+        media_layout: How media are to be stored.
 
     Raises:
-        UserError: the output was made by a newer rendermill, or has another layout, or extra columns of other types.
+        UserError: The output was made by a newer rendermill, or has another layout, or extra columns of other types.
     """
     stored = stored_format(folder)
     if stored is None:
@@ -72,10 +79,10 @@ def read_format(folder: Folder, extra: pa.Schema, media_layout: layout.Layout) -
 
 
 def stored_format(folder: Folder) -> tuple[pa.Schema, layout.Layout] | None:
-    """The extra columns of an output and how its media are stored; None where there is no output yet.
+    """Return the extra columns of an output and how its media are stored; None if there is no output yet.
 
     Raises:
-        UserError: the output was made by a newer rendermill, or its format cannot be read.
+        UserError: The output was made by a newer rendermill, or its format cannot be read.
     """
     stored = folder.read(layout.FORMAT_FILE)
     if stored is None:
@@ -97,11 +104,11 @@ def stored_format(folder: Folder) -> tuple[pa.Schema, layout.Layout] | None:
 
 
 def refuse_newer(url: str, stored: bytes) -> None:
-    """Raise a `UserError` if a newer rendermill wrote the file, whatever else that may have put in it.
+    """Raise a `UserError` if a newer rendermill wrote the format file, even if this one cannot read the rest of it.
 
     Args:
-        url: the output's.
-        stored: the file's content.
+        url: The output.
+        stored: The file's content.
     """
     try:
         version = dict(json.loads(stored)).get("format_version")

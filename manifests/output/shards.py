@@ -1,6 +1,6 @@
-"""Tar shards as the webdataset library reads them: a media file and a JSON file for every sample, side by side.
+"""Tar shards as the webdataset library reads them: a media file and a JSON file for every sample.
 
-The same files give the same bytes: names in order, no times, no owners.
+The same files give the same bytes, because a shard has its files in the order of their names, without times and owners.
 """
 
 import hashlib
@@ -20,7 +20,11 @@ from rendermill.manifests.storage.folder import Folder
 
 
 def pack(files: Mapping[str, bytes | pa.Buffer]) -> bytes:
-    """A tar of files, by name."""
+    """Return a tar file.
+
+    Args:
+        files: The files' contents by name.
+    """
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in sorted(files.items()):
@@ -31,10 +35,10 @@ def pack(files: Mapping[str, bytes | pa.Buffer]) -> bytes:
 
 
 def unpack(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a tar's files, read from its beginning to its end, one at a time.
+    """Yield the names and contents of a tar file's files, one at a time, in their order.
 
     Raises:
-        tarfile.ReadError: it is no tar, or a broken one.
+        tarfile.ReadError: The file is no tar file, or a damaged one.
     """
     with tarfile.open(fileobj=file, mode="r|") as tar:
         for info in tar:
@@ -44,28 +48,30 @@ def unpack(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def key_of(member: str) -> str:
-    """What the names of a sample's files share."""
+    """Return the part of a file's name that all files of a sample have in common."""
     return member.partition(".")[0]
 
 
 def json_of(member: str) -> str:
-    """The name of the JSON file beside a media file."""
+    """Return the name of the JSON file of the sample that a media file belongs to."""
     return f"{key_of(member)}.json"
 
 
 def sample_json(row: Mapping[str, Any], extra: Collection[str]) -> bytes:
-    """What a sample's JSON file says: what was asked for, and the manifest's own columns; null for NaN and infinity.
+    """Return the content of a sample's JSON file: its request, and the manifest's extra columns.
+
+    NaN and infinity become null.
 
     Args:
-        row: a record.
-        extra: names of the manifest's own columns.
+        row: The sample's record.
+        extra: The names of the manifest's extra columns.
     """
     names = (*(column.name for column in REQUEST_COLUMNS), *extra)
     return canonical_json({name: _finite(row[name]) for name in names})
 
 
 def _finite(value: Any) -> Any:
-    """A column's value, perhaps a nested one, with null for the numbers that JSON lacks."""
+    """Return a value, perhaps a nested one, with null for the numbers that JSON lacks."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -74,7 +80,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_member(folder: Folder, shard: str, member: str) -> bytes | None:
-    """A file in a shard; None where there is no such file or shard."""
+    """Return a file in a shard; None if there is no such file or shard."""
     try:
         with folder.opened(shard) as file:
             return next((content for name, content in unpack(file) if name == member), None)
@@ -83,11 +89,11 @@ def read_member(folder: Folder, shard: str, member: str) -> bytes | None:
 
 
 class Kept(NamedTuple):
-    """The result of taking samples out of a shard.
+    """The result of removing samples from a shard.
 
     Attributes:
-        name: of the shard that holds the others now; the old one's if there was nothing to take out.
-        problem: why the shard cannot be read, and so was left as it is.
+        name: The name of the shard that has the other samples now: the old name if there was nothing to remove.
+        problem: The reason why the shard cannot be read, and stays as it is; None if it can.
     """
 
     name: str
@@ -95,10 +101,15 @@ class Kept(NamedTuple):
 
 
 def keep_members(folder: Folder, shard: str, members: Collection[str]) -> Kept:
-    """Store all samples of a shard that these media files belong to as another shard, if it holds more than these.
+    """Store some samples of a shard as another shard, if the shard has more than these.
 
-    The old shard stays, for readers who know its name. One that is gone stays so, and one that breaks off before the
-    last of these files stays as it is.
+    The old shard stays, for readers who know its name. Nothing is stored if the old shard does not exist, or is damaged
+    before the last of these samples.
+
+    Args:
+        folder: The output.
+        shard: The shard's name.
+        members: The names of the samples' media files in the shard.
     """
     data = folder.read(shard)
     if data is None:

@@ -1,4 +1,4 @@
-"""A disk that is full: the run waits, stops, and goes on once there is room."""
+"""A full disk: the run waits, stops, and continues once there is room."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Mount = Callable[[Path, str], None]
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    """Mounts small disks for a test, which is skipped where that is refused."""
+    """Mount small disks for a test, which is skipped if this is not allowed."""
     mounted: list[Path] = []
 
     def mount_at(folder: Path, options: str) -> None:

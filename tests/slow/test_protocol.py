@@ -1,8 +1,8 @@
-"""The protocol of lease and ledger, checked: drivers that take over from one another, stall, and write late.
+"""A model checker of lease and ledger: drivers take over from one another, stall, and write late.
 
 Drivers are stopped between the check of a write and its effect while others take over and go on; on the store that
 stands for S3, writes land late or lose their answers. Readers of the plain folder `metadata/` look at any moment.
-PROTOCOL_EXAMPLES sets how many sequences of steps are tried.
+The variable PROTOCOL_EXAMPLES sets the number of sequences of steps that are tried.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ ITEMS = st.lists(st.sampled_from("abcde"), min_size=1, max_size=4, unique=True)
 STEPS = st.sampled_from(["flush", "roll up"])
 NUM_DRIVERS = 8
 WHICH = st.integers(0, 3)
-"""Counts from the newest driver on."""
+"""A driver, counted from the newest on."""
 FAILS = (LeaseLost, TimeoutError)
 
 
 class StallingLease(Lease):
-    """A lease whose process is stopped for a while right after some check."""
+    """A lease whose process is stopped for a while after the N-th check."""
 
     def __init__(self, folder: Folder, run_id: str) -> None:
         super().__init__(folder, run_id)
@@ -81,8 +81,8 @@ class Protocol(RuleBasedStateMachine):
         self.folder = Folder(self.url)
         self.drivers: list[Driver] = []
         self.num_ticks = 0
-        self.made_by: dict[int, int] = {}  # which lease's run rendered what
-        self.dead_ticks: set[int] = set()  # rendered by runs that were overtaken before it was in the output
+        self.made_by: dict[int, int] = {}  # the lease under which a tick was rendered
+        self.dead_ticks: set[int] = set()  # rendered by runs that were overtaken before the result was in the output
         self.committed: dict[str, int] = {}
         self.visible: dict[str, int] = {}
         self.lists: list[tuple[list[str], dict[str, int]]] = []
@@ -183,7 +183,7 @@ class Protocol(RuleBasedStateMachine):
         assert receipts_left == []
 
     def commit_to(self, driver: Driver, is_roll_up: bool) -> None:
-        """Take note of what a driver has made sure of."""
+        """Note the items that a driver has committed."""
         driver.flushed |= driver.added
         self.committed |= driver.added
         driver.added = {}
@@ -222,7 +222,7 @@ class Protocol(RuleBasedStateMachine):
 
 
 class OnDisk(Protocol):
-    """Over a local disk."""
+    """The protocol on a local disk."""
 
     def __init__(self) -> None:
         self._place = tempfile.TemporaryDirectory(dir=IN_MEMORY)
@@ -235,7 +235,7 @@ class OnDisk(Protocol):
 
 
 class OnS3(Protocol):
-    """Over a store with conditional writes, behind a network that delays and loses."""
+    """The protocol on a store with conditional writes, behind a network that delays writes and loses answers."""
 
     url = "late://bucket/output"
 
@@ -278,7 +278,7 @@ class OnS3(Protocol):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rendermill.manifests.output.ledger.parts._NUM_ROWS_PER_PART", 3)
-    for module in ("ledger.parts", "ledger.part_files", "fence"):  # so that the same steps come in the same order
+    for module in ("ledger.parts", "ledger.part_files", "fence"):  # the same steps have to come in the same order
         monkeypatch.setattr(f"rendermill.manifests.output.{module}._NUM_IO_THREADS", 1)
 
 

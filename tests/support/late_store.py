@@ -11,18 +11,20 @@ from fsspec import AbstractFileSystem
 
 
 class Refused(Exception):
-    """The error of S3's client if a condition does not hold."""
+    """The error that S3's client raises if a condition does not hold."""
 
     response: ClassVar = {"Error": {"Code": "PreconditionFailed"}}
 
 
 @dataclass
 class Network:
-    """All that is stored, and how the next writes fare.
+    """Everything that is stored, and what will happen to the next writes.
 
     Attributes:
-        fates: of the writes to come: "late" ones land when the test says, "lost" ones land and their answer does not.
-        late: effects that have not landed yet.
+        objects: The stored contents by path.
+        fates: What happens to the next writes, in order: "lands"; "late" takes effect when the test says so; "lost"
+            takes effect, but its answer does not arrive.
+        late: The writes that have not taken effect yet.
     """
 
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -30,7 +32,7 @@ class Network:
     late: list[Callable[[], object]] = field(default_factory=list)
 
     def send(self, effect: Callable[[], Any]) -> Any:
-        """Make a change, now or later."""
+        """Make a change now, or keep it for later."""
         fate = self.fates.pop(0) if self.fates else "lands"
         if fate == "late":
             self.late.append(effect)
@@ -45,7 +47,7 @@ NETWORK = Network()
 
 
 class LateStore(AbstractFileSystem):
-    """The view that every process has of `NETWORK`."""
+    """The view that every process has of `NETWORK`, as an fsspec file system."""
 
     protocol = ("late", "s3")
     cachable = False

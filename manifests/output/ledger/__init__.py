@@ -1,1 +1,1 @@
-"""The ledger: what is finished, in parts and on its way into parts."""
+"""The ledger: finished items, in parts and pending."""

@@ -13,10 +13,11 @@ from rendermill.manifests.identity import item_key
 
 @dataclass(frozen=True)
 class KeyedRows:
-    """Receipts, records or failures, and their keys, which take long to compute.
+    """Receipts, records or failures, together with their keys, which take long to compute.
 
     Attributes:
-        keys: of the rows (`identity.item_key`), 16-byte binary.
+        table: The rows.
+        keys: The rows' keys (`identity.item_key`), 16-byte binary, (rows,).
     """
 
     table: pa.Table
@@ -24,12 +25,12 @@ class KeyedRows:
 
     @classmethod
     def of(cls, table: pa.Table) -> "KeyedRows":
-        """Rows whose keys are not known yet."""
+        """Compute the keys of rows."""
         return cls(table, pa.chunked_array([item_keys(table)]))
 
     @classmethod
     def concat(cls, parts: "Sequence[KeyedRows]") -> "KeyedRows":
-        """All of them, in order."""
+        """Return all rows, in their order."""
         keys = pa.chunked_array([chunk for part in parts for chunk in part.keys.chunks], HASH)
         return cls(pa.concat_tables([part.table for part in parts]), keys)
 
@@ -37,44 +38,44 @@ class KeyedRows:
         return self.table.num_rows
 
     def filter(self, mask: pa.ChunkedArray) -> "KeyedRows":
-        """The rows for which the mask is true; mostly all, and then nothing is copied."""
+        """Return the rows for which the mask is true; nothing is copied if these are all rows."""
         if pc.all(mask, min_count=0).as_py():
             return self
         return KeyedRows(self.table.filter(mask), self.keys.filter(mask))
 
     def slice(self, start: int, length: int | None = None) -> "KeyedRows":
-        """N rows from a place on; None: all that follow."""
+        """Return `length` rows from a place on, or all that follow if it is None."""
         return KeyedRows(self.table.slice(start, length), self.keys.slice(start, length))
 
     def take(self, positions: pa.Array) -> "KeyedRows":
-        """The rows in these positions."""
+        """Return the rows at these positions."""
         return KeyedRows(self.table.take(positions), self.keys.take(positions))
 
     def select(self, names: list[str]) -> "KeyedRows":
-        """The rows with these columns alone."""
+        """Return the rows with these columns only."""
         return KeyedRows(self.table.select(names), self.keys)
 
 
 def item_keys(table: pa.Table) -> pa.Array:
-    """The keys (`identity.item_key`) of records, failures or receipts, 16-byte binary."""
+    """Return the keys (`identity.item_key`) of records, failures or receipts, 16-byte binary, (rows,)."""
     pairs = zip(table["id"].to_pylist(), table["sample_index"].to_pylist(), strict=True)
     return pa.array([item_key(item_id, sample_index) for item_id, sample_index in pairs], HASH)
 
 
 def request_hashes(table: pa.Table) -> pa.Array:
-    """The column `request_hash` of records or receipts, hex digits there, as 16-byte binary."""
+    """Return the column `request_hash`, which is stored as hex digits, as 16-byte binary, (rows,)."""
     return hashes_of_hex(table["request_hash"].to_pylist())
 
 
 def is_among(hashes: pa.Array | pa.ChunkedArray, others: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Which of the hashes are among others."""
+    """Return whether each of the hashes is among others, bool, (hashes,)."""
     return pc.is_in(hashes, others.combine_chunks())
 
 
 def one_of_each(receipts: KeyedRows) -> KeyedRows:
-    """One receipt an item, the last, and a record rather than a failure.
+    """Return one receipt an item: the last record, or the last failure if there is no record.
 
-    A block that Ray runs again sends its receipts again.
+    An item may have several receipts because Ray may run a task again, which then sends its receipts again.
     """
     keys, is_record = as_numpy(receipts.keys), pc.is_null(receipts.table["error_type"]).to_numpy()
     order = np.lexsort([is_record, keys])  # by key, failures first; stable

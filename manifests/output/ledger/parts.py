@@ -85,7 +85,7 @@ class Parts:
             return pa.concat_tables([self.files.schema.empty_table(), *found])
 
     def replace(self, rows: KeyedRows, held: pa.Table, keys: pa.ChunkedArray) -> None:
-        """Remove the rows of some items, and write new rows: each in its item's place, the others where there is room.
+        """Remove the rows of some items, and write new rows: each in its item's place, others in parts with room.
 
         Every part is replaced at once, and an item's new row is written to the part that holds its old one. So at any
         moment, also after a crash between two parts, an item has its old row or its new one, never both or none. Call

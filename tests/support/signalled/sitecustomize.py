@@ -1,4 +1,4 @@
-"""Sends this process the signals that SIGNALS names, one after each part that a roll-up writes."""
+"""Sends this process the signals that the variable SIGNALS names: one after each part that a roll-up replaces."""
 
 import os
 import signal

@@ -24,7 +24,7 @@ def lease(folder: Path, run_id: str) -> Lease:
 
 
 def hold(folder: Path, **changes: object) -> Holder:
-    """Put the lease into the hands of a holder of our making."""
+    """Store a lease with a holder that the test makes up."""
     holder = replace(new_holder("earlier"), **changes)
     Folder(str(folder)).write(layout.lease(7), holder.as_json())
     return holder
@@ -88,7 +88,7 @@ def test_another_machines_holder_is_believed_while_its_heart_beats(tmp_path: Pat
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 def test_no_clock_keeps_a_dead_machine_alive_or_ends_a_live_one(tmp_path: Path, seconds: int) -> None:
-    """A holder's file may say any time, and bear any time: what counts is whether it changes while one looks."""
+    """The times in a holder's file, and of that file, do not matter: what counts is whether the file changes."""
     hold(tmp_path, machine="other", since=datetime.fromtimestamp(time.time() + seconds, UTC).isoformat())
     os.utime(tmp_path / layout.lease(7), (time.time() + seconds,) * 2)
     lease(tmp_path, "next").acquire()

@@ -20,7 +20,7 @@ from rendermill.manifests.storage.urls import check_can_be_output
 from tests.support.outputs import EXTRA, receipt, receipts, under_lease
 
 OUTSIDE = ["../victim.png", layout.FORMAT_FILE]
-"""Paths of no media."""
+"""Paths that are not those of media."""
 
 
 def open_ledger(folder: Path, run_id: str = "run", deletion_delay_seconds: float = 0.0) -> Ledger:

@@ -21,15 +21,15 @@ from tests.support.outputs import EXTRA, IN_MEMORY, receipt, receipts, stored_ro
 
 
 class Crash(BaseException):
-    """The process is gone, or something breaks off what it does: the test decides whether it goes on."""
+    """The process died, or an operation failed: the test decides whether the process continues."""
 
 
 @dataclass(frozen=True)
 class FailingFolder(FencedFolder):
-    """A folder of which one operation breaks off, before or after its effect, when the countdown reaches zero.
+    """A folder in which one operation fails, before or after its effect.
 
     Attributes:
-        faults: operations to go, and whether the effect comes first; empty: none fails.
+        faults: The number of operations until the one that fails, and whether it takes effect; empty if none fails.
     """
 
     faults: list[tuple[int, bool]] = field(default_factory=list)
@@ -133,14 +133,14 @@ def do(ledger: Ledger, step: str) -> None:
 
 
 def last_outcomes(step: list) -> dict[str, int]:
-    """Items whose last outcome in one hand-over is a record."""
+    """Return the items that have a record among these outcomes, with the steps of their last one."""
     return {item: steps for item, steps, fails in step if not fails}
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
 @pytest.mark.parametrize("countdown", range(0, 21, 2))
 def test_a_crash_or_error_leaves_no_replaced_media(tmp_path: Path, countdown: int, goes_on: bool) -> None:
-    def draw(ledger: Ledger, steps: int) -> None:
+    def render(ledger: Ledger, steps: int) -> None:
         for item in "abcde":
             (tmp_path / "media").mkdir(exist_ok=True)
             (tmp_path / f"media/{item}.{steps}.png").touch()
@@ -148,11 +148,11 @@ def test_a_crash_or_error_leaves_no_replaced_media(tmp_path: Path, countdown: in
         ledger.flush()
 
     first = open_over(FailingFolder.over(tmp_path, "first"))
-    draw(first, 20)
+    render(first, 20)
     first.roll_up()
     second = FailingFolder.over(tmp_path, "second")
     ledger = open_over(second)
-    draw(ledger, 30)
+    render(ledger, 30)
     second.faults.append((countdown // 2, countdown % 2 == 1))
     with pytest.raises(Crash):
         do(ledger, "tidy")
@@ -187,7 +187,7 @@ SHARD_RUNS = st.lists(st.tuples(st.sampled_from([20, 30]), SHARD_STEPS, FAULTS),
 
 
 class ShardRun:
-    """A run of items with so many steps, whose shards may come in any grouping, and whose receipts may be lost."""
+    """A run that stores its items in shards of any grouping, and whose receipts may be lost."""
 
     def __init__(self, folder: FailingFolder, run_id: str, num_steps: int) -> None:
         self._folder, self._run_id, self._num_steps = folder, run_id, num_steps
