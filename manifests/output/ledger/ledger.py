@@ -130,7 +130,8 @@ class Ledger:
     def roll_up(self) -> None:
         """Move all receipts into parts: each item's new outcome replaces its older one.
 
-        A crash anywhere leaves the pending files, so the next run does all of it again, with the same result.
+        A crash anywhere leaves the pending files, so the next run does all of it again, with the same result. Receipts
+        that no flush had stored are lost then, unless they are in a part already, and their items are rendered again.
         """
         with self._changing():
             arrived = self._pending.receipts
@@ -184,8 +185,8 @@ class Ledger:
     def remove_stale_media(self) -> None:
         """Remove the files that no record has named for long enough; of shards, `ShardCleanup` takes care.
 
-        Call it after `roll_up`, while nothing is being rendered: a file that is stored again
-        meanwhile would be removed, too.
+        Call it after `roll_up`, while nothing is being rendered: a file that is stored again meanwhile would be
+        removed, too.
         """
         if self.has_shards:
             return
