@@ -139,7 +139,8 @@ class Request:
     @classmethod
     def from_table(cls, table: pa.Table) -> "list[Request]":
         """Return the requests in the rows of a table that has all columns of a request, and perhaps others."""
-        return [cls(**row) for row in table.select([*FIELDS]).to_pylist()]
+        columns = [table[name].to_pylist() for name in FIELDS]
+        return [cls(**dict(zip(FIELDS, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
 def is_guided(guidance_scale: float) -> bool:

@@ -11,6 +11,8 @@ from rendermill.manifests.reader.kinds import MAX_SEED
 from rendermill.manifests.request import MANIFEST_FIELDS, OPTIONAL_FIELDS, Shape, hashed_fields
 from rendermill.manifests.schema import ModelContract
 
+_READERS = {name: described.kind.read for name, described in MANIFEST_FIELDS.items()}
+
 
 class Sample(NamedTuple):
     """The fields in which the requests of one item differ."""
@@ -103,11 +105,11 @@ def _read(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a row gives: the manifest's own columns in normal form, and the user's without changes."""
     given, extra = {}, {}
     for name, value in row.items():
-        described = MANIFEST_FIELDS.get(name)
-        if described is None:
+        read = _READERS.get(name)
+        if read is None:
             extra[name] = value
         elif value is not None:
-            given[name] = described.kind.read(name, value)
+            given[name] = read(name, value)
     return given, extra
 
 
