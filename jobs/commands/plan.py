@@ -12,9 +12,10 @@ from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.spec import profile_key
 from rendermill.jobs.commands.calibrate import calibrate
-from rendermill.jobs.commands.plan_report import JobPlan, ModelPlan, ShapePlan, in_words
+from rendermill.jobs.commands.plan_report import JobPlan, ModelPlan, ShapePlan, in_words, table_of_shapes
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.console.screen import Screen, json_text
+from rendermill.jobs.console.tables import print_table
 from rendermill.jobs.planning.estimate import ModelWork, ShapeEstimate, estimate_shape, padding, seconds_of_job
 from rendermill.jobs.planning.plan import Plan, ShapeCount, make_plan
 from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel, open_job, prepared
@@ -44,6 +45,7 @@ def plan(job: Job, screen: Screen, is_calibrated: bool, as_json: bool) -> int:
     if as_json:
         screen.text(json_text(asdict(found)))
     else:
+        print_table(screen, table_of_shapes(found.shapes))
         for line in in_words(found, job.output):
             screen.line(line)
     return 0

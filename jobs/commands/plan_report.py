@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rendermill.jobs.console.tables import Table
 from rendermill.jobs.console.units import duration, size
-
-_NUM_TEXT_COLUMNS = 2
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,8 @@ class JobPlan:
 
 
 def in_words(found: JobPlan, output: str) -> list[str]:
-    """Return a plan as lines of text."""
-    lines = _table(found.shapes)
-    lines += [_model_in_words(name, model) for name, model in found.models.items()]
+    """Return a plan as lines of text, without the table of its shapes."""
+    lines = [_model_in_words(name, model) for name, model in found.models.items()]
     num_to_do = sum(shape.num_to_do for shape in found.shapes)
     if not num_to_do:
         lines.append("to render: nothing")
@@ -108,9 +106,10 @@ def in_words(found: JobPlan, output: str) -> list[str]:
     return [*lines, f"output: {output}", *found.profile_problems]
 
 
-def _table(shapes: Sequence[ShapePlan]) -> list[str]:
+def table_of_shapes(shapes: Sequence[ShapePlan]) -> Table:
+    """Return a table with a row for each model and shape."""
     heads = ("model", "shape", "to render", "finished", "failed", "batch", "seconds each", "padding", "storage")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = []
     for shape in shapes:
         pace = "?" if shape.seconds_per_item is None else f"{shape.seconds_per_item:.3g}"
         rows.append(
@@ -126,14 +125,7 @@ def _table(shapes: Sequence[ShapePlan]) -> list[str]:
                 "?" if shape.bytes is None else size(shape.bytes),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < _NUM_TEXT_COLUMNS else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return Table(heads, rows, num_text_columns=2)
 
 
 def _model_in_words(name: str, model: ModelPlan) -> str:
