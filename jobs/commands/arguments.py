@@ -1,4 +1,4 @@
-"""What a command was given: a job file, or an output; and in one line what was meant where it is something else."""
+"""The argument of a command, a job file or an output, and one line that helps if it is something else."""
 
 from pathlib import Path
 
@@ -18,44 +18,45 @@ def check_is_job_file(place: str) -> None:
     """Raise a `UserError` if a command that reads a job file was given an output, a manifest or a URL."""
     path = Path(place)
     if "://" in place:
-        raise UserError(f"{place}: a URL, and a job file is read from a local disk")
+        raise UserError("a URL, and a job file is read from a local disk", place=place)
     if (path / FORMAT_FILE).is_file():
         raise UserError(
-            f"{place}: an output, and no job file; give the job file that writes it, or use rendermill status, retry "
-            "or verify, which take an output"
+            "an output, and no job file; give the job file that writes it, or use rendermill status, retry or verify, "
+            "which take an output",
+            place=place,
         )
     if path.is_dir():
         within = sorted(file.name for file in path.iterdir() if file.suffix in _YAML)
         hint = f"; there are {', '.join(within[:3])} in it" if within else ""
-        raise UserError(f"{place}: a folder, and no job file{hint}")
+        raise UserError(f"a folder, and no job file{hint}", place=place)
     if _begins_with(path, _PARQUET):
-        raise UserError(f"{place}: a Parquet file, and no job file; a job file names it as its `manifest`")
+        raise UserError("a Parquet file, and no job file; a job file names it as its `manifest`", place=place)
 
 
 def output_folder(place: str, preset: str | None, date: str | None, patience_seconds: float = 0.0) -> Folder:
-    """The output that a command works on.
+    """Return the output that a command works on.
 
     Args:
-        place: a folder or URL that a job writes, or the job file.
+        place: A folder or URL that a job writes, or the job file.
         preset: As for `read_job_file`; only a job file has any.
         date: As for `read_job_file`; only a job file has one.
 
     Raises:
-        UserError: it is neither; the line says what it is, as far as that can be told.
+        UserError: It is neither. The text says what it seems to be.
     """
     path, job_file = Path(place), _job_file(place, preset, date)
     if job_file is not None:
         return _existing(job_file.job.output, f"{place}: its output", patience_seconds)
     if preset or date:
-        raise UserError(f"{place}: --environment and --date are for a job file, and this is none")
+        raise UserError("--environment and --date are for a job file, and this is none", place=place)
     if "://" not in place and path.exists() and not (path / FORMAT_FILE).is_file():
         around = next((folder for folder in path.absolute().parents if (folder / FORMAT_FILE).is_file()), None)
         if around is not None:
-            raise UserError(f"{place}: lies in output {around}; give that")
+            raise UserError(f"lies in output {around}; give that", place=place)
         if not path.is_dir():
             kind = "Parquet file" if _begins_with(path, _PARQUET) else "file"
             raise UserError(
-                f"{place}: a {kind}, and no output; give the folder or URL that a job writes, or its job file"
+                f"a {kind}, and no output; give the folder or URL that a job writes, or its job file", place=place
             )
     return _existing(place, "output", patience_seconds)
 

@@ -1,4 +1,4 @@
-"""`rendermill config`: a job with everything resolved and where each value comes from; itself a job file."""
+"""`rendermill config`: a job with all values resolved, and where each was set; the text is a job file again."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from rendermill.manifests.errors import Keys
 from rendermill.manifests.secrets import mask_secrets
 
 _WIDEST = 60
-"""Characters; longer lines do not push the comments of all others to the right."""
+"""The width in characters up to which a line moves the comments of all lines to the right."""
 
 
 def config_as_yaml(job_file: JobFile) -> str:
-    """The job as a job file, with a comment at each value that says where it comes from."""
+    """Return the job as a job file, with a comment at each value that says where it was set."""
     job = _without_secrets(job_file)
     lines = list(_lines(job, _fill_in(job, job_file)))
     width = max(len(text) for text, _ in lines if len(text) <= _WIDEST)
@@ -27,7 +27,7 @@ def config_as_yaml(job_file: JobFile) -> str:
 
 
 def config_as_json(job_file: JobFile) -> str:
-    """The job, and by keys with dots between them where each value comes from."""
+    """Return the job as JSON, and where each value was set, by keys with dots between them."""
     job = _without_secrets(job_file)
     source = _fill_in(job, job_file)
     content = {
@@ -40,7 +40,7 @@ def config_as_json(job_file: JobFile) -> str:
 
 
 def _fill_in(job: dict[str, Any], job_file: JobFile) -> Callable[[Keys], str]:
-    """Fill in what pipelines would; returns where each of the job's values comes from."""
+    """Fill in the defaults of pipelines, and return a function that says where a value was set."""
     sources: dict[Keys, str] = {}
     for name, model in job["models"].items():
         pipeline_class, defaults = pipeline_defaults(job_file.job.models[name].checkpoint) or ("", {})
@@ -92,12 +92,12 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 def _on_one_line(value: Any) -> str:
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9)
     text = text.removesuffix("\n").removesuffix("\n...")
-    # what is left of it stands in double quotes, where YAML takes its number as well
+    # YAML puts a text with such characters in double quotes, where their numbers stand for them
     return "".join(character if character.isprintable() else f"\\U{ord(character):08X}" for character in text)
 
 
 def _without_secrets(job_file: JobFile) -> Any:
-    """The job's content as a job file may write it, where values that come from variables are left to these."""
+    """The content of the job as a job file may write it, with templates in place of values of environment variables."""
     content = _map_texts(job_file.job.model_dump(mode="json"))
     return fill_in(content, job_file.job.templates)
 

@@ -10,7 +10,7 @@ _INTERPOLATION = {"$ref": "#/$defs/Interpolation"}
 
 
 def job_schema() -> dict[str, Any]:
-    """What `Job` takes, and besides: `extends`, `environments`, `${…}` for any value, and keys left to other files."""
+    """Return the schema of `Job` with `extends`, `environments` and `${…}` for any value; no key is required."""
     schema = Job.model_json_schema()
     for section in (schema, *schema["$defs"].values()):
         section.pop("required", None)  # a file that extends this one, or an override, may give the rest
@@ -18,11 +18,11 @@ def job_schema() -> dict[str, Any]:
     settings = {name: {"$ref": f"#/properties/{name}"} for name in schema["properties"]}
     schema["properties"] |= {
         "extends": {
-            "description": "A job file, or a list of them, whose settings these go over; relative to this file.",
+            "description": "Job files that this file extends, relative to it; its own settings win.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         },
         "environments": {
-            "description": "By a name that --environment or RENDERMILL_ENVIRONMENT chooses: settings over all others.",
+            "description": "Settings that win over all others, by names for --environment or RENDERMILL_ENVIRONMENT.",
             "type": "object",
             "additionalProperties": {
                 "type": ["object", "null"],
@@ -32,7 +32,7 @@ def job_schema() -> dict[str, Any]:
         },
     }
     schema["$defs"]["Interpolation"] = {
-        "description": "${another.key}, ${date:%Y-%m-%d}, ${oc.env:NAME}; ??? is for an extending file to give.",
+        "description": "${another.key}, ${date:%Y-%m-%d}, ${oc.env:NAME}; ??? is set by a file that extends this one.",
         "type": "string",
         "pattern": r"\$\{.+\}|^\?\?\?$",
     }
@@ -40,12 +40,12 @@ def job_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as a JSON file."""
+    """Return the schema as the text of a JSON file."""
     return json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _or_interpolation(value: dict[str, Any]) -> dict[str, Any]:
-    """A value's schema, which takes an interpolation too."""
+    """The schema of a value that may also be an interpolation."""
     kept = {name: value[name] for name in _ANNOTATIONS if name in value}
     own = {name: part for name, part in value.items() if name not in (*_ANNOTATIONS, "title")}
     if own.get("type") == "string" and "enum" not in own and "pattern" not in own:
@@ -54,7 +54,7 @@ def _or_interpolation(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_entries(value: dict[str, Any]) -> dict[str, Any]:
-    """A value's schema; where names lead to entries, these take an interpolation too."""
+    """The schema of a value whose entries, if it maps names to entries, may also be interpolations."""
     if isinstance(value.get("additionalProperties"), dict):
         return value | {"additionalProperties": _or_interpolation(value["additionalProperties"])}
     if "patternProperties" in value:

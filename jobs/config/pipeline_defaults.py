@@ -1,4 +1,4 @@
-"""The defaults of models whose checkpoints lie on this machine, as `rendermill config` shows them; needs no Ray."""
+"""The defaults of models whose checkpoints are on this machine, which `rendermill config` shows. Needs no Ray."""
 
 import json
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from rendermill.models.registry import FAMILIES
 
 
 def pipeline_defaults(checkpoint: str) -> tuple[str, Mapping[str, Any]] | None:
-    """The pipeline class of a checkpoint and what it draws where job file and row say nothing.
+    """Return the pipeline class of a checkpoint, and its defaults for what neither job file nor row sets.
 
     Returns:
-        None: the checkpoint is not on this machine, or of a kind that planning refuses.
+        None if the checkpoint is not on this machine, or of a kind that planning refuses.
     """
     folder = Path(checkpoint)
     try:

@@ -17,10 +17,10 @@ def show_progress(screen: Screen, num_to_do: Mapping[str, int]) -> Iterator[Call
     """Show how far each model is.
 
     Args:
-        num_to_do: items by model.
+        num_to_do: The number of items by model.
 
     Yields:
-        A function to call with a model's name and the items newly finished and failed.
+        A function to call with the name of a model and the numbers of newly finished and newly failed items.
     """
     if screen.out.isatty():
         with _bars(screen, num_to_do) as advance:
@@ -43,7 +43,7 @@ def _bars(screen: Screen, num_to_do: Mapping[str, int]) -> Iterator[Callable[[st
         *columns,
         console=Console(file=screen.out),
         refresh_per_second=2,
-        redirect_stdout=False,  # what others write is for the log, and rich would show it
+        redirect_stdout=False,  # what libraries print is for the log, and rich would show it
         redirect_stderr=False,
     )
     with progress:
@@ -61,7 +61,7 @@ def _bars(screen: Screen, num_to_do: Mapping[str, int]) -> Iterator[Callable[[st
 
 
 class _Lines:
-    """One line every few seconds that counts every model."""
+    """Prints a line with the counts of all models every few seconds."""
 
     def __init__(self, screen: Screen, num_to_do: Mapping[str, int]) -> None:
         self._screen = screen

@@ -17,26 +17,26 @@ from rendermill.manifests.secrets import mask_secrets
 
 
 class ReaderGone(Exception):
-    """Whoever read this process's output has closed it, as `head` does."""
+    """The reader of this process's output has closed it, as `head` does."""
 
 
 def printable(text: str) -> str:
-    """A line without what a terminal would obey: control characters, escapes, marks that turn the direction round."""
+    """Return a text with a mark in place of control characters, which a terminal would obey, and of direction marks."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that keeps every script's letters, and escapes what `printable` would replace."""
+    """Return JSON that keeps the letters of all scripts, and escapes the characters that `printable` replaces."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return re.sub(r"[^\n -~]", lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
 
 
 def write_out(out: TextIO, text: str) -> None:
-    """Print a text as it is, and an end of line.
+    """Print a text and an end of line.
 
     Raises:
-        ReaderGone: nobody reads it any more.
-        UserError: it cannot be written, as to a full disk.
+        ReaderGone: Nobody reads the output any more.
+        UserError: The output cannot be written, for example because a disk is full.
     """
     try:
         print(text, file=out, flush=True)
@@ -44,11 +44,11 @@ def write_out(out: TextIO, text: str) -> None:
         discard(out)
         if isinstance(error, BrokenPipeError):
             raise ReaderGone from error
-        raise UserError(f"standard output: cannot be written: {one_line(error)}") from error
+        raise UserError(f"cannot be written: {one_line(error)}", place="standard output") from error
 
 
 def discard(out: TextIO) -> None:
-    """Let nothing more arrive where a stream leads to; what it still holds would fail again."""
+    """Redirect a stream to nowhere, because flushing what it still holds would fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, out.fileno())
     os.close(nowhere)
@@ -56,11 +56,11 @@ def discard(out: TextIO) -> None:
 
 @dataclass(frozen=True)
 class Screen:
-    """Where a job's own lines go.
+    """Prints the lines of a command.
 
     Attributes:
-        log: the file that takes what Ray, diffusers and others write to standard error.
-        is_optional: whether a command goes on although its lines cannot be written any more.
+        log: The file that takes what Ray, diffusers and other libraries write to standard output and standard error.
+        is_optional: Whether a command continues if its lines cannot be written any more.
     """
 
     out: TextIO
@@ -68,15 +68,15 @@ class Screen:
     is_optional: bool = False
 
     def line(self, text: str) -> None:
-        """Print one line; control characters, which a manifest may hold, and secrets never reach the terminal."""
+        """Print one line without secrets and without control characters, which a manifest may contain."""
         self.text(printable(mask_secrets(text)))
 
     def text(self, text: str) -> None:
-        """Print a text as it is.
+        """Print a text without changes.
 
         Raises:
-            ReaderGone: nobody reads it any more.
-            UserError: it cannot be written, as to a full disk.
+            ReaderGone: Nobody reads the output any more.
+            UserError: The output cannot be written, for example because a disk is full.
         """
         try:
             write_out(self.out, text)
@@ -87,12 +87,12 @@ class Screen:
 
 @contextmanager
 def open_screen(is_optional: bool = False) -> Iterator[Screen]:
-    """Keep the process's output to ourselves: what anything else, also C++, writes there goes to a log file.
+    """Reserve the output of this process for a command: what libraries print, in C++ too, goes to a log file.
 
-    What is logged meanwhile, there or by Ray into files of its own, has no secrets of URLs.
+    Meanwhile secrets of URLs are masked in all logging, also in what Ray logs into files of its own.
 
     Args:
-        is_optional: whether the command goes on although its lines cannot be written any more.
+        is_optional: Whether the command continues if its lines cannot be written any more.
     """
     descriptor, name = tempfile.mkstemp(prefix="rendermill-", suffix=".log")
     sys.stdout.flush()
@@ -117,7 +117,7 @@ def _masked_logs() -> Iterator[None]:
 
     def make_masked(*given: Any, **named: Any) -> logging.LogRecord:
         record = make(*given, **named)
-        with suppress(TypeError, ValueError, KeyError):  # logging itself will say what is amiss
+        with suppress(TypeError, ValueError, KeyError):  # logging itself reports a wrong format
             record.msg, record.args = mask_secrets(record.getMessage()), ()
         if record.exc_info and record.exc_info[1]:
             record.exc_text = traceback_of(record.exc_info[1]).rstrip()

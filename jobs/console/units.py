@@ -4,7 +4,7 @@ _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, such as "45 s", "12 min", "3 h 20 min" or "2 d 4 h"."""
+    """Return a duration in words, such as "45 s", "12 min", "3 h 20 min" or "2 d 4 h"."""
     seconds = round(seconds)
     if seconds < 120:
         return f"{seconds} s"
@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """A size in words, such as "820 KB" or "1.4 TB", in powers of 1000."""
+    """Return a size in words, such as "820 KB" or "1.4 TB", with prefixes of powers of 1000."""
     exponent = 0
     while num_bytes >= 999.5 and exponent < len(_UNITS) - 1:
         num_bytes, exponent = num_bytes / 1000, exponent + 1
