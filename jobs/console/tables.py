@@ -1,4 +1,4 @@
-"""Tables: drawn by rich on a terminal; elsewhere plain text in columns, which scripts may rely on."""
+"""Tables: by rich on a terminal; elsewhere plain text in columns, which scripts may rely on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

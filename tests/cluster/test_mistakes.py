@@ -66,7 +66,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
         overrides("models.sana.pipeline_arguments.max_sequence_len=3"),
         "models.sana.pipeline_arguments.max_sequence_len: unknown key; did you mean 'max_sequence_length'?",
     ),
-    "undrawable defaults": (overrides("models.sana.defaults.width=50"), "models.sana.defaults.width: 50 is"),
+    "defaults that cannot be rendered": (overrides("models.sana.defaults.width=50"), "models.sana.defaults.width: 50 is"),
     "video format for images": (overrides("models.sana.format=mp4"), "models.sana.format: this model renders images"),
     "quality of a png": (overrides("models.sana.quality=90"), "command line: models.sana.quality: png has none"),
     "lossless video": (
@@ -113,7 +113,7 @@ def test_a_mistake_gives_one_line_and_status_2(rendermill: Rendermill, mistake: 
 def test_extra_columns_keep_the_types_of_the_first_run(rendermill: Rendermill) -> None:
     rendermill.model("sana", "sana-shapes")
     rendermill.manifest(pa.table({"prompt": [""], "score": [1]}))
-    assert rendermill.generate().status == 3, "one rejected row, nothing to draw"
+    assert rendermill.generate().status == 3, "one rejected row, nothing to render"
     rendermill.manifest(pa.table({"prompt": [""], "score": ["high"]}))
     finished = rendermill.generate()
     assert finished.status == 2

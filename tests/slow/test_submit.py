@@ -71,7 +71,7 @@ def test_local_disks_on_several_nodes_are_a_mistake_unless_shared(
     assert "is on a local disk, and the cluster has 3 nodes" in finished.error
     manifest = f"manifest=file://{tmp_path}/prompts.parquet"
     assert "the cluster has 3 nodes" in rendermill.generate(manifest).error
-    assert rendermill.generate("shared_disk=true").status == 3, "one rejected row, nothing to draw"
+    assert rendermill.generate("shared_disk=true").status == 3, "one rejected row, nothing to render"
 
 
 def test_an_output_within_the_submitted_folder_is_a_mistake(
