@@ -66,7 +66,10 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
         overrides("models.sana.pipeline_arguments.max_sequence_len=3"),
         "models.sana.pipeline_arguments.max_sequence_len: unknown key; did you mean 'max_sequence_length'?",
     ),
-    "defaults that cannot be rendered": (overrides("models.sana.defaults.width=50"), "models.sana.defaults.width: 50 is"),
+    "unrenderable defaults": (
+        overrides("models.sana.defaults.width=50"),
+        "models.sana.defaults.width: 50 is",
+    ),
     "video format for images": (overrides("models.sana.format=mp4"), "models.sana.format: this model renders images"),
     "quality of a png": (overrides("models.sana.quality=90"), "command line: models.sana.quality: png has none"),
     "lossless video": (
