@@ -130,7 +130,7 @@ def generate(job_file: "JobFile") -> int:
     from rendermill.jobs.commands.generate import generate
 
     with open_screen(is_optional=True) as screen, _at_their_place(job_file):
-        return generate(job_file.job, job_file.path, screen)
+        return generate(job_file.job, job_file.path, screen).exit_status
 
 
 @rendermill.command(
@@ -198,14 +198,10 @@ def config(job_file: "JobFile", as_json: bool) -> int:
 @output_options
 def retry(output: "Folder") -> int:
     """Render the failures of an output again."""
-    from rendermill.jobs.commands.generate import generate
-    from rendermill.jobs.running.run_file import job_of_run, source_of_run
-    from rendermill.manifests.output.runs import newest_run
+    from rendermill.jobs.commands.generate import retry
 
-    run_id = newest_run(output)
-    job = job_of_run(output, run_id).model_copy(update={"output": output.url})  # the run's URL may be masked or old
     with open_screen(is_optional=True) as screen:
-        return generate(job, source_of_run(output, run_id), screen, retry_failures=True)
+        return retry(output, screen).exit_status
 
 
 @rendermill.command(

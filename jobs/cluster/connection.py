@@ -1,10 +1,11 @@
-"""The Ray cluster a job runs on: joins or starts it, and checks that its nodes see what the job names."""
+"""The Ray cluster of a job: connect to it, and check that its nodes see the files that the job names."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.data import DataContext
 
 from rendermill.jobs.cluster.capacity import Cluster, this_cluster
 from rendermill.jobs.config.job import Job
@@ -15,15 +16,24 @@ from rendermill.manifests.storage.urls import is_local
 
 @contextmanager
 def connected() -> Iterator[Cluster]:
-    """Within, this process is part of a cluster: of `RAY_ADDRESS`, or one started on this machine, or its own."""
+    """Make this process part of a cluster for as long as the context lasts.
+
+    It is the cluster of `RAY_ADDRESS`, or one that was started on this machine, or a new one. A process that is
+    connected already, such as a notebook that called `ray.init()`, stays connected.
+    """
+    is_own = not ray.is_initialized()
     try:
-        yield _connect()
+        if is_own:
+            _connect()
+        with DataContext.current(_data_context()):
+            yield this_cluster()
     finally:
-        ignore_signals()
-        ray.shutdown()
+        if is_own:
+            ignore_signals()
+            ray.shutdown()
 
 
-def _connect() -> Cluster:
+def _connect() -> None:
     try:
         ray.init(log_to_driver=False, logging_config=_logging_config(), runtime_env=_runtime_env())
     except ConnectionError as error:
@@ -32,25 +42,30 @@ def _connect() -> Cluster:
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here"
         ) from error
     interrupt_at_once()  # after Ray, which sets a handler of its own
-    data = ray.data.DataContext.get_current()
+
+
+def _data_context() -> DataContext:
+    """Return the settings of Ray Data for Datasets of rendermill; those of the caller stay as they are."""
+    data = DataContext.get_current().copy()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
     data.raise_original_map_exception = True
     data.target_max_block_size = 2**25  # small items are stored by the thousand, a large one when its batch is done
-    # Ray adds actors where those that there are have all the chunks that they may have, and more wait
+    # Ray adds actors if the existing ones have all the chunks that they may have, and more wait.
     data.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-    return this_cluster()
+    return data
 
 
 def is_submitted_job() -> bool:
-    """Whether this process was started by `ray job submit`."""
+    """Return whether this process was started by `ray job submit`."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _runtime_env() -> dict[str, object]:
-    """Workers import the code that the driver runs, from its working folder, as Ray has it, and from its PYTHONPATH.
+    """Return the environment in which workers import the same code as the driver.
 
-    Without one they need no environment of their own, and Ray has processes ready. Submitted jobs bring a working_dir.
+    Ray takes the driver's working folder itself; PYTHONPATH has to be given. Without a PYTHONPATH workers need no
+    environment of their own, and then Ray has processes ready. Submitted jobs have a working_dir already.
     """
     if is_submitted_job() or "PYTHONPATH" not in os.environ:
         return {}
@@ -58,13 +73,13 @@ def _runtime_env() -> dict[str, object]:
 
 
 def _logging_config() -> ray.LoggingConfig:
-    """Lines with the fields that loggers give (run, model, item, attempt), as JSON where Ray's own variable says so."""
+    """Return a format with the fields that loggers give (run, model, item, attempt); JSON if Ray's variable says so."""
     encoding = os.environ.get("RAY_LOGGING_CONFIG_ENCODING", "TEXT")
     return ray.LoggingConfig(encoding=encoding, log_level="WARNING")
 
 
 def check_disks(job: Job, cluster: Cluster) -> None:
-    """Raise a `UserError` for local paths that other nodes, or whoever comes after the job, could not see."""
+    """Raise a `UserError` for local paths that other nodes, or readers after the job, could not see."""
     if is_submitted_job() and is_local(job.output) and not os.path.isabs(job.output):
         raise UserError(
             f"{job.output} is relative to a submitted job's own folder, which Ray deletes; "

@@ -1,6 +1,8 @@
 """`rendermill generate`: run a job, or finish what an earlier run of it left."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.console.screen import Screen
@@ -11,7 +13,7 @@ from rendermill.jobs.planning.prepare import PreparedJob, open_job, prepared
 from rendermill.jobs.planning.sample_states import StoredHashes
 from rendermill.jobs.running.pipelines import make_pipeline
 from rendermill.jobs.running.run import Run
-from rendermill.jobs.running.run_file import RunFile, new_run_id
+from rendermill.jobs.running.run_file import RunFile, job_of_run, new_run_id, source_of_run
 from rendermill.jobs.running.services import start_services
 from rendermill.jobs.running.tidying import tidy
 from rendermill.jobs.verification.stored_media import gaps
@@ -22,24 +24,62 @@ from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.ledger.origins import Origin
 from rendermill.manifests.output.records import read_records
 from rendermill.manifests.output.rejected import RejectedRows
+from rendermill.manifests.output.runs import RunState, newest_run
 from rendermill.manifests.storage.folder import Folder
 
 _MAX_RECORDS_COMPARED = 50_000
 """The largest number of records that a run compares with a listing of their media: a store lists 1,000 files a call."""
 
 
-def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False) -> int:
+@dataclass(frozen=True)
+class Generated:
+    """What one run did.
+
+    Attributes:
+        output: The URL of the output.
+        exit_status: 0, or 3 with failures or rejected rows, or 1 if the run could not go on.
+        state: `finished`, `failed`, `interrupted`, `stopped` if `stop_after` ended it, or `running` if it lost its
+            lease, and another run follows.
+        num_finished: The number of items that were rendered, by model.
+        num_finished_before: The number of items that had a record before, by model.
+        num_failed: The number of items that failed, by model.
+        num_rejected: The number of manifest rows and files that were rejected.
+        errors: What ended models, by model, and what ended the run, by its cause.
+        log: The file with the tracebacks of these errors.
+    """
+
+    run_id: str
+    output: str
+    exit_status: int
+    state: str
+    num_finished: Mapping[str, int]
+    num_finished_before: Mapping[str, int]
+    num_failed: Mapping[str, int]
+    num_rejected: int
+    errors: Mapping[str, str]
+    log: Path
+
+
+def retry(output: Folder, screen: Screen) -> Generated:
+    """Render the failures of an output again, with the job of its newest run.
+
+    Raises:
+        UserError: There is no such job, or as `generate`.
+    """
+    run_id = newest_run(output)
+    job = job_of_run(output, run_id).model_copy(update={"output": output.url})  # the run's URL may be masked or old
+    return generate(job, source_of_run(output, run_id), screen, retry_failures=True)
+
+
+def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False) -> Generated:
     """Render everything that the manifest asks for and the output does not have.
 
     Args:
         source: The job file's path, for the run's file.
         retry_failures: Render what failed in earlier runs once more.
 
-    Returns:
-        The exit status: 0, or 3 with failures or rejected rows, or 1 if the run could not go on.
-
     Raises:
-        UserError: Before anything is rendered.
+        UserError: There is a mistake in the job or in what it names, and nothing was rendered.
     """
     opened = open_job(job)
     with prepared(opened) as prepared_job:
@@ -47,7 +87,23 @@ def generate(job: Job, source: str, screen: Screen, retry_failures: bool = False
         with Lease(opened.output, run_id, say=screen.line) as lease:
             run_file = RunFile(opened.output, run_id, job, source, lease.number)
             run_file.update("planning")
-            return _Submission(prepared_job, run_id, lease, run_file, screen, retry_failures).run()
+            submission = _Submission(prepared_job, run_id, lease, run_file, screen, retry_failures)
+            return _result(opened.output, submission.run(), run_file.state, screen.log)
+
+
+def _result(output: Folder, exit_status: int, run: RunState, log: Path) -> Generated:
+    return Generated(
+        run_id=run.run_id,
+        output=output.url,
+        exit_status=exit_status,
+        state=run.state,
+        num_finished=run.num_finished,
+        num_finished_before=run.num_finished_before,
+        num_failed=run.num_failed,
+        num_rejected=run.num_rejected,
+        errors={**run.errors, **run.run_errors},
+        log=log,
+    )
 
 
 class _Submission:
@@ -67,6 +123,7 @@ class _Submission:
         self._folder = FencedFolder.of(prepared.output, lease)
 
     def run(self) -> int:
+        """Plan and render; return the exit status."""
         job = self._prepared.job
         ledger = Ledger(self._folder, self._prepared.manifest.extra, job.layout, job.deletion_delay.total_seconds())
         damaged = tidy(ledger)

@@ -15,11 +15,12 @@ from rendermill.jobs.config.dates import find_date, register_date
 from rendermill.jobs.config.environment_values import Templates, fill_in, resolved, templates_of, without_values
 from rendermill.jobs.config.interpolations import bad_interpolation
 from rendermill.jobs.config.job import Job
-from rendermill.jobs.config.layers import PRESET_VARIABLE, File, Layer, override, read_files, variables
+from rendermill.jobs.config.layers import PRESET_VARIABLE, File, Layer, given, override, read_files, variables
 from rendermill.jobs.config.mistakes import Mistake, invalid_value, nearest
 from rendermill.manifests.errors import Keys, UserError
 
 COMMAND_LINE = "command line"
+PYTHON = "Python"
 DEFAULT = "default"
 
 
@@ -61,7 +62,11 @@ class JobFile:
 
 
 def read_job_file(
-    path: str, overrides: Sequence[str] = (), preset: str | None = None, date: str | None = None
+    path: str,
+    overrides: Sequence[str] = (),
+    preset: str | None = None,
+    date: str | None = None,
+    overrides_from: str = COMMAND_LINE,
 ) -> JobFile:
     """Read a job file.
 
@@ -72,6 +77,7 @@ def read_job_file(
         overrides: `key=value`, with dots in keys: `models.sana.batch=4`.
         preset: One of the file's `environments`; None: that of `RENDERMILL_ENVIRONMENT`, or none.
         date: The date that `${date:…}` writes, ISO 8601; None: that of `RENDERMILL_DATE`, or now.
+        overrides_from: The place of the overrides, for messages.
 
     Raises:
         UserError: There is a mistake in any of these. Its text names the place, the key and what would be right.
@@ -84,8 +90,28 @@ def read_job_file(
         *(file.settings for file in files),
         *(file.presets[chosen] for file in files if chosen and chosen in file.presets),
         *variables(),
-        *(override(COMMAND_LINE, text) for text in overrides),
+        *(override(overrides_from, text) for text in overrides),
     ]
+    return _read_layers(path, chosen, run_date, layers)
+
+
+def read_job_content(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> JobFile:
+    """Read a job that Python code gives in place of a file.
+
+    Args:
+        content: The content of a job file, without `extends` and `environments`. Variables do not override it.
+        overrides: As for `read_job_file`.
+
+    Raises:
+        UserError: As `read_job_file`.
+    """
+    run_date = find_date(None)
+    register_date(run_date)
+    layers = [given(PYTHON, content), *(override(PYTHON, text) for text in overrides)]
+    return _read_layers(PYTHON, None, run_date, layers)
+
+
+def _read_layers(path: str, chosen: str | None, run_date: datetime, layers: Sequence[Layer]) -> JobFile:
     try:
         content = _resolve(layers)
         reads_variables = any("oc.env" in str(OmegaConf.to_container(layer.content)) for layer in layers)

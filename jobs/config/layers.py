@@ -110,6 +110,19 @@ def override(place: str, text: str) -> Layer:
     return _layer(content, lambda _: place)
 
 
+def given(place: str, content: Mapping[str, Any]) -> Layer:
+    """Return settings that Python code gives in place of a file.
+
+    Raises:
+        UserError: A value is of a type that a job file cannot hold.
+    """
+    try:
+        return _layer(OmegaConf.create(dict(content)), lambda _: place)
+    except OmegaConfBaseException as error:
+        mistake = bad_interpolation(error)
+        raise UserError(mistake.problem, mistake.keys, place=place) from error
+
+
 def _layer(content: DictConfig, place: Callable[[Keys], str]) -> Layer:
     return Layer(content, {keys: place(keys) for keys in _paths(OmegaConf.to_container(content))})
 

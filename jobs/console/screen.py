@@ -101,7 +101,7 @@ def open_screen(is_optional: bool = False) -> Iterator[Screen]:
         os.dup2(descriptor, stream)
     os.close(descriptor)
     try:
-        with os.fdopen(os.dup(kept[0]), "w") as out, _masked_logs():
+        with os.fdopen(os.dup(kept[0]), "w") as out, masked_logs():
             yield Screen(out, Path(name), is_optional)
     finally:
         sys.stdout.flush()
@@ -112,7 +112,8 @@ def open_screen(is_optional: bool = False) -> Iterator[Screen]:
 
 
 @contextmanager
-def _masked_logs() -> Iterator[None]:
+def masked_logs() -> Iterator[None]:
+    """Hide secrets of URLs in everything that is logged within the context."""
     make = logging.getLogRecordFactory()
 
     def make_masked(*given: Any, **named: Any) -> logging.LogRecord:

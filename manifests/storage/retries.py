@@ -24,6 +24,11 @@ def shorten_retries() -> None:
     _Ending.is_on = True
 
 
+def restore_retries() -> None:
+    """Undo `shorten_retries`, because this process goes on after all."""
+    _Ending.is_on = False
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether an error of a store may be gone at the next try: no connection, throttling, a full disk.
 
