@@ -1,8 +1,8 @@
 """Runs every model's Dataset in a thread of its own, and hands their receipts to the one thread that commits them."""
 
+import logging
 import queue
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 
@@ -10,6 +10,8 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from rendermill.manifests.errors import one_line, traceback_of
+
+_logger = logging.getLogger(__name__)
 
 _NUM_WAITING = 64
 """The number of tables of receipts that may wait to be committed; beyond that the Datasets wait."""
@@ -71,8 +73,8 @@ class Arrivals:
 
 
 def log(error: Exception) -> None:
-    """Write an error with its traceback to the log, to which a command redirects standard error."""
-    print(traceback_of(error), file=sys.stderr, flush=True)  # noqa: T201
+    """Log an error with its traceback. A command has its log file, to which it redirects standard error."""
+    _logger.error(traceback_of(error))
 
 
 def root_cause(error: Exception) -> str:
