@@ -1,18 +1,30 @@
 # make demo    make the environment, then run the demo job on the CPU
+# make unit    run the tests that need no Ray: less than a minute
 # make test    run every check: ruff, format, types, import direction, tests
+# make nightly run the tests that are too long for each commit
 # make audit   look for known vulnerabilities of all that constraints.txt pins; asks pypi.org
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
-.PHONY: demo test checks format audit
+.PHONY: demo unit test tests nightly checks format audit
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
 	$(BIN)/rendermill generate examples/demo.yaml
 
-test: checks
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --durations=10
+unit: .venv/installed
+	$(PYTEST) tests/unit
+
+test: .venv/installed
+	$(MAKE) --no-print-directory --jobs=2 --keep-going checks tests
+
+tests: .venv/installed
+	$(PYTEST) --durations=10
+
+nightly: .venv/installed
+	$(PYTEST) -m nightly --durations=10
 
 checks: .venv/installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: the checkpoints, one Ray cluster, and a way to run the command line on it."""
+"""What all tests share: fixtures, a marker for each folder, and the reasons for which a test may be skipped."""
 
 import os
 from collections.abc import Iterator
@@ -10,14 +10,23 @@ import pytest
 import torch
 
 from benchmarks.local_cluster import Cluster, ray_head
+from tests.support import allowed_skips, chaos_seed
 from tests.support.commands import FORKS, PRELOADED, ROOT, Rendermill
 
 torch.set_num_threads(1)  # two test processes with two threads each would wait for one another
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for plugin in (allowed_skips, chaos_seed):
+        config.pluginmanager.register(plugin)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, so that no process is left with it when the other has nothing to do any more."""
-    items.sort(key=lambda item: item.path.parent.name != "slow")
+    """Mark each test by its folder, and begin with the slow ones, so that no process is left with one at the end."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(folder)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
