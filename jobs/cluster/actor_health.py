@@ -1,4 +1,4 @@
-"""Ends an actor beside the driver that answers nothing, so that Ray starts it again: renderers would wait for it."""
+"""End an actor beside the driver that does not answer, so that Ray starts it again: renderers would wait for it."""
 
 import contextlib
 import time
@@ -14,7 +14,7 @@ _MAX_SECONDS_OF_SILENCE = 300.0
 
 
 class ActorHealth:
-    """Asks one actor now and then which process it is.
+    """Asks one actor every few seconds which process it is, and ends the process after minutes without an answer.
 
     Args:
         actor: handle of one with a method `process` (`actors.services.deaths.WorkerProcess.this`).
@@ -27,7 +27,7 @@ class ActorHealth:
         self._answer = actor.process.remote()
 
     def check(self) -> None:
-        """Look for an answer; to be called often."""
+        """Look for an answer; call this often."""
         seconds = time.monotonic() - self._asked_at
         with contextlib.suppress(RayError):
             if ray.wait([self._answer], timeout=0)[0]:

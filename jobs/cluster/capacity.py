@@ -1,4 +1,4 @@
-"""What the nodes of a cluster can hold: which of them a pool may use, how many actors, whether a job fits at all."""
+"""The capacity of a cluster: which nodes a pool may use, how many actors they can hold, and whether a job fits."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -10,61 +10,61 @@ from rendermill.jobs.config.job import Job, Pool
 from rendermill.manifests.errors import UserError, one_line
 
 TASK_NUM_CPUS = 0.25
-"""CPUs that a reading or storing task takes, so that they run beside actors on a small machine."""
+"""The CPUs of a task that reads or stores: little enough that tasks run beside actors on a small machine."""
 
 _NODE_GROUP_LABEL = "ray.io/node-group"
-"""Nodes have it that Ray's cluster launcher or KubeRay started, and to which an autoscaler may add others."""
+"""A label of nodes that Ray's cluster launcher or KubeRay started, to which an autoscaler may add others."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive, with the resources that it has in all, such as CPU and GPU."""
+    """A live node, with its total resources, such as CPU and GPU."""
 
     resources: Mapping[str, float]
     labels: Mapping[str, str]
 
     def matches(self, label_selector: Mapping[str, str]) -> bool:
-        """Whether Ray would place an actor with this selector here."""
+        """Return whether Ray would place an actor with this selector on the node."""
         return all(_matches(self.labels.get(key), wanted) for key, wanted in label_selector.items())
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that are alive, and whether there may be more of them later, with any resources and labels."""
+    """The live nodes, and whether more may come later, with any resources and labels."""
 
     nodes: Sequence[Node]
     may_grow: bool
 
     @property
     def resources(self) -> dict[str, float]:
-        """The CPUs and GPUs that there can be in all; no end of them where nodes may come."""
+        """The total number of CPUs and GPUs that there can be; infinite if more nodes may come."""
         return {
             name: math.inf if self.may_grow else sum(node.resources.get(name, 0) for node in self.nodes)
             for name in ("CPU", "GPU")
         }
 
     def nodes_of(self, pool: Pool) -> list[Node]:
-        """The nodes that a pool's actors may be on."""
+        """Return the nodes that a pool's actors may be placed on."""
         return [node for node in self.nodes if node.matches(pool.label_selector)]
 
 
 def this_cluster() -> Cluster:
-    """The cluster that this process is connected to."""
+    """Return the cluster that this process is connected to."""
     nodes = [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
     return Cluster(nodes, any(_NODE_GROUP_LABEL in node.labels for node in nodes))
 
 
 def _matches(value: str | None, wanted: str) -> bool:
-    """Ray's `value`, `!value`, `in(a,b)` and `!in(a,b)`."""
+    """Return whether a label's value matches Ray's `value`, `!value`, `in(a,b)` or `!in(a,b)`."""
     listed = wanted.removeprefix("!").removeprefix("in(").removesuffix(")")
     return (value in [name.strip() for name in listed.split(",")]) != wanted.startswith("!")
 
 
 def gpus_per_actor(job: Job, name: str, cluster: Cluster) -> float:
-    """A pool's `num_gpus`; where the job file leaves it open, one GPU if the pool's nodes have any.
+    """Return a pool's `num_gpus`; if the job file does not set it, 1 if the pool's nodes have GPUs, else 0.
 
     Raises:
-        UserError: it is open, and nodes with GPUs may come or not.
+        UserError: It is not set, and it is not known whether nodes with GPUs will come.
     """
     pool = job.models[name].pool
     if pool.num_gpus is not None:
@@ -74,25 +74,25 @@ def gpus_per_actor(job: Job, name: str, cluster: Cluster) -> float:
     if cluster.may_grow:
         raise UserError(
             "missing, and needed on a cluster that grows and has no node with a GPU "
-            "for this pool yet; write 1, or 0 to draw on CPUs",
+            "for this pool yet; write 1, or 0 to render on CPUs",
             ("models", name, "pool", "num_gpus"),
         )
     return 0
 
 
 def max_tasks(cluster: Cluster) -> int | None:
-    """How many tasks should encode and store at once: one a CPU, as each keeps one busy; None where nodes may come.
+    """Return how many tasks should encode and store at once: one per CPU, which it keeps busy; None if nodes may come.
 
-    Every one beyond costs a process, which takes a second to start, and makes nothing quicker.
+    Each further task would cost a process, which takes a second to start, and make nothing faster.
     """
     return None if cluster.may_grow else max(1, int(cluster.resources["CPU"]))
 
 
 def max_actors(pool: Pool, num_gpus: float, cluster: Cluster) -> int:
-    """How many of a pool's actors the cluster could hold, if they had it for themselves.
+    """Return how many of a pool's actors the cluster can hold if nothing else runs on it.
 
     Args:
-        num_gpus: per actor.
+        num_gpus: The GPUs of each actor.
     """
     needs = [(name, need) for name, need in (("GPU", num_gpus), ("CPU", pool.num_cpus)) if need]
     if cluster.may_grow or not needs:
@@ -114,7 +114,7 @@ def check_resources(job: Job, cluster: Cluster, names: Collection[str]) -> None:
     """Raise a `UserError` where the pools' smallest sizes could never all run at once.
 
     Args:
-        names: of the models that have something to draw; others start no actors.
+        names: The models that have something to render; others start no actors.
     """
     if cluster.may_grow:
         return
@@ -136,7 +136,7 @@ def check_resources(job: Job, cluster: Cluster, names: Collection[str]) -> None:
 
 
 def _check_sum(job: Job, name: str, resource: str, cluster: Cluster) -> None:
-    """Raise where a pool, and those before it with the same selector, take more than their nodes have together."""
+    """Raise a `UserError` if a pool and those before it with the same selector need more than their nodes have."""
     pool = job.models[name].pool
     needed = 0.0
     for other, model in job.models.items():
@@ -166,4 +166,4 @@ def _no_such_node(pool: Pool, cluster: Cluster) -> str:
 
 
 def _nothing() -> None:
-    """What Ray is asked to check a selector for."""
+    """A function for Ray to check a selector with."""

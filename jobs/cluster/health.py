@@ -1,4 +1,4 @@
-"""Notices that the Ray cluster does not answer any more, before Ray ends this process without a word."""
+"""Notice that the Ray cluster does not answer any more, before Ray ends this process without a message."""
 
 import os
 import socket
@@ -10,10 +10,10 @@ from rendermill.manifests.errors import one_line
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_CONNECT = 5.0
-_RAYS_PATIENCE_SECONDS = 60.0
-"""The time until Ray ends each process without a head; RAY_gcs_rpc_server_reconnect_timeout_s changes it."""
-_SHARE_OF_RAYS_PATIENCE = 0.6
-"""The rest is for committing what has come."""
+_SECONDS_UNTIL_RAY_ENDS = 60.0
+"""The time after which Ray ends processes without a head; RAY_gcs_rpc_server_reconnect_timeout_s changes it."""
+_SHARE_OF_TIME_TO_WAIT = 0.6
+"""The rest of the time is for committing what has arrived."""
 
 
 class ClusterLost(Exception):
@@ -30,12 +30,12 @@ class ClusterHealth:
             "the head of the Ray cluster": context.gcs_address,
             "the Ray daemon of this machine": f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}",
         }
-        patience = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", _RAYS_PATIENCE_SECONDS))  # noqa: SIM112
-        self._max_seconds_of_silence = patience * _SHARE_OF_RAYS_PATIENCE
+        patience = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", _SECONDS_UNTIL_RAY_ENDS))  # noqa: SIM112
+        self._max_seconds_of_silence = patience * _SHARE_OF_TIME_TO_WAIT
         self._last_look = self._last_answer = time.monotonic()
 
     def check(self) -> None:
-        """Look now and then; to be called often.
+        """Check every few seconds; call this often.
 
         Raises:
             ClusterLost: there was no answer for most of the time after which Ray gives up.
@@ -52,7 +52,7 @@ class ClusterHealth:
             raise ClusterLost(f"no answer for {seconds:.0f} s from {' and from '.join(problems)}")
 
     def problems(self) -> list[str]:
-        """Who does not answer at the moment, and why."""
+        """Return who does not answer at the moment, and why."""
         found = {who: _problem(address) for who, address in self._addresses.items()}
         return [f"{who} ({problem})" for who, problem in found.items() if problem is not None]
 

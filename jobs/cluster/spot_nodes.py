@@ -1,4 +1,4 @@
-"""Nodes on AWS for `ray up`: spot while there are any, else on demand. `cluster.yaml` names it as its provider."""
+"""Nodes on AWS for `ray up`: spot if AWS has any, else on demand. `cluster.yaml` names it as its provider."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class SpotOrOnDemand(AWSNodeProvider):
     """
 
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
-        """Launch up to so many nodes.
+        """Launch up to `count` nodes.
 
         Args:
             node_config: what EC2's RunInstances takes.
