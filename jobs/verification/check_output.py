@@ -1,4 +1,4 @@
-"""Check all media of an output against its records, and draw a random sample of records meanwhile."""
+"""Check all media of an output against its records, and choose a random sample of records meanwhile."""
 
 import hashlib
 import heapq
