@@ -1,4 +1,4 @@
-"""Where pixels come from besides the item: device, versions, and the switches that make a device deterministic."""
+"""What pixels depend on besides the item: the device, versions, and the settings that make a device deterministic."""
 
 import json
 import os
@@ -11,23 +11,23 @@ from rendermill.actors.versions import versions
 
 
 def make_deterministic(compiled: bool) -> str:
-    """Set up this process to give the same bits for the same work; returns the device: `cuda` or `cpu`.
+    """Make this process compute the same bits for the same work; return the device, `cuda` or `cpu`.
 
-    On a CPU every actor computes with one thread: how a sum is split among threads changes its last bit, so that a
-    pool's `num_cpus` would change pixels. More actors use more cores.
+    On a CPU each actor computes with one thread, because the way in which threads share a sum changes its last bit, and
+    a pool's `num_cpus` would change pixels. More actors use more cores.
 
     Args:
-        compiled: whether this process compiles what it draws with.
+        compiled: whether this process renders with compiled code.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # so that the memory of one batch size is not lost for the next
+    # lets one batch size reuse the memory of another
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     torch.set_deterministic_debug_mode("warn")
     if compiled:
-        from torch._inductor import config  # takes a second, which others save
+        from torch._inductor import config  # imported here, because it takes a second
 
         config.deterministic = True
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and helps only code that is wrong
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and helps only incorrect code
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -39,7 +39,7 @@ def make_deterministic(compiled: bool) -> str:
 
 
 def device_name(device: str) -> str:
-    """The model of the device, as in records."""
+    """Return the model of the device, as records give it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return _cpu_model() or platform.machine()
@@ -64,10 +64,10 @@ def _driver_version() -> str | None:
 
 
 def environment(device: str, compiled: bool) -> str:
-    """What a record says of its environment: items with equal device and environment may be compared bit by bit."""
+    """Return the environment of a record as JSON: only with equal devices and environments are pixels comparable."""
     content = {**versions(), "compiled": compiled}
     if device == "cuda":
-        from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND  # takes a second, which the tiny models save
+        from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND  # imported here, because it takes a second
 
         content |= {
             "attention": DIFFUSERS_ATTN_BACKEND,

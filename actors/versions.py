@@ -7,7 +7,7 @@ _PACKAGES = ("rendermill", "torch", "diffusers", "transformers", "safetensors", 
 
 
 def versions() -> dict[str, str]:
-    """Package name → version; without those that are not installed (rendermill itself, run from its source folder)."""
+    """Return the version of each package that is installed, by name; rendermill may run without being installed."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

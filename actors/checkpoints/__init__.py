@@ -1,1 +1,1 @@
-"""Checkpoints: what planning reads of them, and how they reach the node that loads them."""
+"""Checkpoints: reading what planning needs, and fetching them to the node that loads them."""

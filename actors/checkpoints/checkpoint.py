@@ -1,6 +1,6 @@
-"""A checkpoint from where it is described to where it is loaded: the same files, or an error.
+"""Describes a checkpoint, and fetches it to where it is loaded: the same files, or an error.
 
-`describe` runs in the driver and reads the small files and the headers of weights alone; `fetched` runs where the model
+`describe` runs in the driver, and reads only the small files and the headers of weights. `fetched` runs where the model
 is loaded.
 """
 
@@ -27,7 +27,7 @@ from rendermill.manifests.storage.urls import is_local, open_filesystem
 
 
 class CheckpointChanged(Exception):
-    """A checkpoint is not what the driver found any more."""
+    """The files of a checkpoint are no longer those that the driver found."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Checkpoint:
         revision: the Hub's commit, resolved; None for a folder or URL.
         variant: of the weights; None: those without a variant in their names.
         pipeline_class: from `model_index.json`.
-        configs: component name → its JSON config, and `model_index`.
-        components: those with weights, by name.
-        fingerprints: by file, a value that changes with its content.
-        identity: a hash over the names and contents of its weight and config files, 32 hex digits.
+        configs: the JSON configs by component name, and `model_index`.
+        components: the components with weights, by name.
+        fingerprints: for each file, a value that changes with its content.
+        identity: a hash of the names and contents of its weight and config files, 32 hex digits.
     """
 
     source: str
@@ -56,15 +56,15 @@ class Checkpoint:
 
 
 def describe(source: str, revision: str | None, variant: str | None = None) -> Checkpoint:
-    """Read what planning needs of a checkpoint; downloads no weights.
+    """Return what planning needs to know of a checkpoint, without downloading weights.
 
     Args:
         revision: the Hub's branch, tag or commit.
         variant: of the weights, such as `fp16`.
 
     Raises:
-        UserError: it is not there, is no diffusers pipeline, lacks a file or has a damaged one, or has weights that are
-            no safetensors or code of its own.
+        UserError: it does not exist, is no diffusers pipeline, lacks a file, or has a damaged file, weights that are no
+            safetensors, or code of its own.
     """
     files, commit = open_files(source, revision)
     contents = read_contents(source, files, variant)
@@ -83,10 +83,10 @@ def describe(source: str, revision: str | None, variant: str | None = None) -> C
 
 @contextmanager
 def fetched(checkpoint: Checkpoint, patience_seconds: float) -> Iterator[Path]:
-    """The checkpoint as a local folder, to load it from; what is remote is fetched once a node.
+    """Yield a local folder with the checkpoint. A remote one is fetched once per node.
 
     Args:
-        patience_seconds: how long to try again where its store fails; the Hub's client has a patience of its own.
+        patience_seconds: how long to try again if its store fails; the Hub's client has its own limit.
 
     Raises:
         CheckpointChanged: its files are not those that the driver found, before or after they were loaded.
@@ -133,7 +133,7 @@ def _check_same(checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
 
 
 def _fetch_from_store(checkpoint: Checkpoint, folder: Path, patience_seconds: float) -> None:
-    """Fetch every file, and keep none where one is not what the driver found."""
+    """Fetch every file; keep none of them if one is not what the driver found."""
     partial = folder.with_suffix(".partial")
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
@@ -153,7 +153,7 @@ def _fetch_from_store(checkpoint: Checkpoint, folder: Path, patience_seconds: fl
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder of the cache still holds what was fetched into it."""
+    """Return whether a folder of the cache still holds what was fetched into it."""
     if not folder.is_dir():
         return False
     try:
@@ -164,7 +164,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _contents_file(folder: Path) -> Path:
-    """The file that keeps the sha256 of what was fetched into a folder of the cache."""
+    """Return the path of the file with the sha256 of each file that was fetched into a folder of the cache."""
     return folder.with_suffix(".json")
 
 
@@ -185,7 +185,7 @@ def _fetch_from_hub(checkpoint: Checkpoint) -> Path:
 
 
 def _damaged(checkpoint: Checkpoint, folder: Path) -> list[str]:
-    """The files that were downloaded and are not the Hub's."""
+    """Return the names of downloaded files whose content is not the Hub's."""
     downloaded = LocalFiles(str(folder), checkpoint.source).fingerprints()
     return [
         name

@@ -1,4 +1,4 @@
-"""What a checkpoint has to hold to be loaded, found from its small files and the headers of its weights alone."""
+"""Checks that a checkpoint is complete, from its small files and the headers of its weights only."""
 
 import fnmatch
 import json
@@ -58,7 +58,7 @@ class Contents:
 
 
 def read_contents(source: str, files: CheckpointFiles, variant: str | None) -> Contents:
-    """Read a checkpoint's small files, and check that all that loading needs is there.
+    """Read a checkpoint's small files, and check that everything needed for loading exists.
 
     Args:
         variant: of the weights, such as `fp16`.
@@ -134,7 +134,7 @@ class _Reader:
                 raise self._problem(f"{name} is a pickle, which can run code; convert it to safetensors")
 
     def _check_indexes(self) -> None:
-        """Raise a `UserError` where an index names files that may not be read."""
+        """Raise a `UserError` if an index names files outside the checkpoint."""
         for name in sorted(self._names):
             if re.search(r"\.safetensors\.index(\.[^/]+)?\.json$", name):
                 for shard in sorted(set(self._weight_map(name).values())):
@@ -148,7 +148,7 @@ class _Reader:
         return weight_map
 
     def _check_no_code(self, model_index: Mapping[str, Any]) -> None:
-        """Raise a `UserError` where a pipeline's class or one of its components is of neither library."""
+        """Raise a `UserError` if a pipeline's class or one of its components comes from neither library."""
         if "_class_name" not in model_index:
             raise self._problem("its model_index.json names no pipeline class (`_class_name`)")
         for name, value in model_index.items():
@@ -163,7 +163,7 @@ class _Reader:
             raise self._problem(f"`_class_name` in its model_index.json should be a name: {model_index['_class_name']}")
 
     def _config(self, name: str) -> dict[str, Any] | None:
-        """A component's config, if it has one."""
+        """Return a component's config; None if it has none."""
         file = f"{name}/scheduler_config.json" if name == "scheduler" else f"{name}/config.json"
         return self._json(file) if file in self._names else None
 
@@ -212,7 +212,7 @@ class _Reader:
             )
 
     def _weight_files(self, name: str, library: str) -> list[str]:
-        """The files that the libraries load a component from.
+        """Return the files from which the libraries load a component.
 
         Raises:
             UserError: one of them is not there.
@@ -257,14 +257,14 @@ class _Reader:
         return self._variant is not None and self._variant in self._variants(name)
 
     def _variants(self, name: str) -> list[str]:
-        """The variants of a component's weights that are there."""
+        """Return the variants of a component's weights that exist."""
         files = (file.removeprefix(f"{name}/") for file in self._names if file.startswith(f"{name}/"))
         matches = (_VARIANT.fullmatch(file) or _VARIANT_OF_INDEX.fullmatch(file) for file in files)
         return sorted({match["variant"] for match in matches if match})
 
 
 def _parts(model_index: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """The components that a pipeline has, with their libraries and classes."""
+    """Return the components of a pipeline, with their libraries and classes."""
     lists = {name: value for name, value in model_index.items() if isinstance(value, list) and len(value) == 2}
     return {name: value for name, value in lists.items() if all(isinstance(part, str) for part in value)}
 

@@ -18,7 +18,7 @@ from rendermill.manifests.storage.errors import as_user_errors
 from rendermill.manifests.storage.urls import is_local, open_filesystem
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rendermill"
-"""What this machine keeps between runs."""
+"""The folder in which this machine keeps files between runs."""
 
 _MAX_BYTES_WITHOUT_LFS = 100_000_000
 _SIGNS_OF_CONTENT = (
@@ -33,24 +33,24 @@ class CheckpointFiles(Protocol):
 
     @property
     def names(self) -> list[str]:
-        """Sorted."""
+        """The paths of all files, sorted."""
 
     def read(self, name: str) -> bytes:
-        """A whole file; for small ones."""
+        """Return the content of a small file."""
 
     def header(self, name: str) -> Mapping[str, Tensor]:
-        """The tensors of a safetensors file.
+        """Return the tensors of a safetensors file.
 
         Raises:
             DamagedFile: it is no whole safetensors file.
         """
 
     def fingerprints(self) -> dict[str, Any]:
-        """Values by file name, in JSON, each of which changes if the file's content does."""
+        """Return for each file a JSON value that changes if the file's content does."""
 
 
 def open_files(source: str, revision: str | None) -> tuple[CheckpointFiles, str | None]:
-    """The files of a checkpoint, and the Hub's commit that they are of, None for a folder or URL.
+    """Return the files of a checkpoint, and the commit of the Hub that they belong to; None for a folder or URL.
 
     Raises:
         UserError: there is no such checkpoint.
@@ -64,12 +64,12 @@ def open_files(source: str, revision: str | None) -> tuple[CheckpointFiles, str 
 
 
 def is_on_hub(source: str) -> bool:
-    """Whether a source names a repository of the Hub: `owner/name`, and no folder of that name is here."""
+    """Return whether a source names a repository of the Hub: it is `owner/name`, and no local folder has that name."""
     return "://" not in source and source.count("/") == 1 and source[0] not in "./~" and not Path(source).exists()
 
 
 class LocalFiles:
-    """The files below a local folder; links to files and folders are followed.
+    """The files below a local folder. Links to files and folders are followed.
 
     Args:
         source: how messages name the folder.
@@ -113,7 +113,7 @@ class LocalFiles:
             return read_header(read, os.fstat(file.fileno()).st_size)
 
     def fingerprints(self) -> dict[str, Any]:
-        """The sha256 of every file, remembered by what the file system says of it, since weights are large."""
+        """Return the sha256 of every file, cached by the file's metadata, because weights are large."""
         remembered_file = CACHE / "fingerprints.json"
         remembered_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{remembered_file}.lock"):  # of several actors that start, one reads the files
@@ -148,7 +148,7 @@ class StoredFiles:
         return list(self._paths)
 
     def path(self, name: str) -> str:
-        """A file's path as its file system spells it."""
+        """Return a file's path in the form that its file system uses."""
         return self._paths[name]
 
     def read(self, name: str) -> bytes:
@@ -176,7 +176,7 @@ class StoredFiles:
             return {name: self.fingerprint(path) for name, path in self._paths.items()}
 
     def fingerprint(self, path: str) -> list[Any]:
-        """The store's own word for a file's content: its ETag or checksum, else its time of change."""
+        """Return what the store says of a file's content: its ETag or checksum, or else its time of modification."""
         info = self.filesystem.info(path)
         for key in _SIGNS_OF_CONTENT:
             if info.get(key):
@@ -215,12 +215,12 @@ class HubFiles:
         return {name: Tensor(str(tensor.dtype), tuple(tensor.shape)) for name, tensor in metadata.tensors.items()}
 
     def fingerprints(self) -> dict[str, Any]:
-        """The sha256 of what lies in LFS, and of other files the id of their git blob."""
+        """Return the sha256 of each file in LFS, and the id of the git blob of each other file."""
         return {name: file.lfs.sha256 if file.lfs else file.blob_id for name, file in self._files.items()}
 
 
 def git_blob_id(path: Path) -> str | None:
-    """The name that git gives to a small file's content, 40 hex digits; None for a large one, which lies in LFS."""
+    """Return the id of a small file's git blob, 40 hex digits; None for a large file, which lies in LFS."""
     if path.stat().st_size > _MAX_BYTES_WITHOUT_LFS:
         return None
     data = path.read_bytes()
@@ -228,12 +228,12 @@ def git_blob_id(path: Path) -> str | None:
 
 
 def _belonging(names: Iterable[str]) -> list[str]:
-    """The names of files that are part of the model."""
+    """Return the names of files that are part of the model."""
     return [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in _NOT_PART_OF_THE_MODEL)]
 
 
 def _state_of_file(path: Path) -> str:
-    """A value that changes if a file does; `touch` and `cp -p` set the time of modification, but not that of change."""
+    """Return a value that changes if a file does. It has the time of change, which `touch` and `cp -p` cannot set."""
     status = os.stat(path)
     state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return "|".join([os.path.realpath(path), *map(str, state)])

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: which tensors it holds, and whether the file is whole."""
+"""Reads the header of a safetensors file: which tensors it holds, and whether the file is complete."""
 
 import json
 import math
@@ -25,11 +25,11 @@ class Tensor(NamedTuple):
 
 
 class DamagedFile(Exception):
-    """A file is not what its name says; the message begins with a verb, such as "is empty"."""
+    """A file is no valid safetensors file. The message begins with a verb, such as "is empty"."""
 
 
 def read_header(read: Callable[[int, int], bytes], num_bytes: int) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors file by name.
+    """Return the tensors of a safetensors file by name.
 
     Args:
         read: returns the file's bytes from a position up to, not including, another one.
@@ -63,7 +63,7 @@ def read_header(read: Callable[[int, int], bytes], num_bytes: int) -> Mapping[st
 
 
 def _end(name: str, tensor: Mapping[str, Any]) -> int:
-    """The place where a tensor's data end, counted from the end of the header, in bytes."""
+    """Return the offset in bytes at which a tensor's data end, counted from the end of the header."""
     begin, end = tensor["data_offsets"]
     bits = _BITS.get(tensor["dtype"])
     if bits is not None and (end - begin) * 8 != math.prod(tensor["shape"]) * bits:

@@ -1,1 +1,1 @@
-"""Media files: how they are encoded, what they say of themselves, and how they are stored."""
+"""Media files: their formats, encoders and provenance, and how they are stored."""

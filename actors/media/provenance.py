@@ -1,4 +1,4 @@
-"""What a file says of how it was made: as XMP for images, as a JSON comment for videos."""
+"""Makes the text in a file that says how it was made: XMP for images, a JSON comment for videos."""
 
 import json
 import re
@@ -10,10 +10,10 @@ from rendermill.actors.versions import versions
 from rendermill.manifests.schema import PROVENANCE_NAMES
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-"""IPTC's term for what a trained model made."""
+"""IPTC's term for media that a trained model made."""
 
 _MAX_XMP_BYTES = 60_000
-"""A JPEG's segment holds 65,535 bytes, and a prompt may be longer."""
+"""The largest packet: a JPEG's segment holds 65,535 bytes, and a prompt may be longer."""
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -36,19 +36,19 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 
 def comment(record: Mapping[str, Any]) -> str:
-    """How an item was made, as JSON.
+    """Return how an item was made, as JSON.
 
     Args:
-        record: columns of `manifests.schema.RECORD_COLUMNS`; those that are null are left out.
+        record: columns of `manifests.schema.RECORD_COLUMNS`. Those that are null are left out.
     """
     made = {key: record[key] for key in PROVENANCE_NAMES if record[key] is not None}
     return json.dumps({"software": _software(), "digital_source_type": DIGITAL_SOURCE_TYPE} | made, ensure_ascii=False)
 
 
 def xmp(record: Mapping[str, Any]) -> bytes:
-    """How an item was made, as an XMP packet with properties of the IPTC Photo Metadata Standard 2025.1.
+    """Return how an item was made, as an XMP packet with properties of the IPTC Photo Metadata Standard 2025.1.
 
-    The whole of `comment` is its description. Prompts that are too long for it are left out of both.
+    Its description is the text of `comment`. Prompts that are too long are left out of both.
     """
     packet = _packet(record)
     if len(packet) > _MAX_XMP_BYTES:
@@ -69,7 +69,7 @@ def _packet(record: Mapping[str, Any]) -> bytes:
 
 
 def _in_xml(text: str) -> str:
-    # what can be printed can stand in XML, and is found out ten times quicker
+    # printable text is valid in XML, and this check is ten times faster
     return escape(text if text.isprintable() else _NOT_IN_XML.sub("\ufffd", text))
 
 

@@ -1,4 +1,4 @@
-"""Encodes and stores what the renderer drew, and completes its receipts: media first, then the row that names them."""
+"""Encodes and stores what was rendered, and returns receipts: first the media, then the rows that name them."""
 
 import errno
 import hashlib
@@ -25,11 +25,11 @@ from rendermill.manifests.storage.retries import with_retries
 _ERROR = tuple(column.name for column in ERROR_COLUMNS)
 _MEDIA = ("path", "member", "format", "bytes", "sha256", "pixel_sha256")
 _FOUND = (*_MEDIA, *_ERROR)
-"""Columns of a receipt that are known only when its item is encoded and stored."""
+"""Columns of a receipt that are known only after its item is encoded and stored."""
 _NEEDED = (*(column.name for column in REQUEST_COLUMNS), "checkpoint", "revision", "scheduler", "attempt", *_ERROR)
-"""Columns that paths and files are made of."""
+"""Columns that paths and the content of files depend on."""
 _OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
-"""A machine's disk or files in use: passes when another process is done. An encoder's other errors are its item's."""
+"""Errors of a machine's disk or its number of open files, which pass when another process ends. They fail no item."""
 
 
 @dataclass
@@ -37,10 +37,10 @@ class _Item:
     """An item on its way to the store.
 
     Attributes:
-        row: what paths and files are made of.
-        data: its file; None for a failure.
-        found: what its receipt says beside the row.
-        own: the manifest's own columns, as a table of one row, where its file has them.
+        row: the columns that its path and its file depend on.
+        data: the bytes of its file; None for a failure.
+        found: further columns of its receipt.
+        own: the manifest's own columns as a table of one row, if its file contains them.
     """
 
     row: dict[str, Any]
@@ -49,7 +49,7 @@ class _Item:
     own: pa.Table | None = None
 
     def fail(self, error_type: str, error: str, num_attempts: int) -> None:
-        """Let it end as a failure."""
+        """Turn the item into a failure."""
         self.found = dict.fromkeys(_MEDIA) | {"error_type": error_type, "error": error, "attempts": num_attempts}
         self.data = None
 
@@ -57,25 +57,29 @@ class _Item:
 def store(
     rendered: pa.Table, output: Folder, encoding: Encoding, receipts: pa.Schema, encoder: Guard, writer: Guard
 ) -> pa.Table:
-    """Encode and store every item of a table, each as a file.
+    """Encode every item of a table, and store each one as a file.
 
     Args:
         rendered: from `Renderer`: request and record columns known so far, and `FRAMES` (raw uint8 bytes).
-        receipts: the schema to return, `manifests.schema.receipt_schema`.
+        receipts: the schema of the result, `manifests.schema.receipt_schema`.
         encoder: guards the encoding.
         writer: guards the storing.
 
     Returns:
-        One receipt an item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
+        One receipt per item. An item that cannot be encoded becomes a failure; a store that cannot be written raises.
     """
     with metrics.timed(_model_of(rendered), "store"):
         items = _encoded(rendered, encoding, encoder, output.patience_seconds)
-        drawn = [item for item in items if item.data is not None]
-        for item in drawn:
+        to_store = [item for item in items if item.data is not None]
+        for item in to_store:
             row = item.row
             names = (row["model"], row["id"], row["sample_index"], row["request_hash"])
             item.found["path"] = media_path(*names, item.found["sha256"], encoding.format.extension)
-        _guarded(drawn, writer, lambda some: output.write_all({item.found["path"]: item.data or b"" for item in some}))
+        _guarded(
+            to_store,
+            writer,
+            lambda some: output.write_all({item.found["path"]: item.data or b"" for item in some}),
+        )
     return _receipts(rendered, items, receipts)
 
 
@@ -88,10 +92,10 @@ def encode_all(
         rendered: as for `store`.
         receipts: as for `store`.
         encoder: guards the encoding.
-        patience_seconds: how long to wait for room on the machine's own disk.
+        patience_seconds: how long to wait for space on the machine's own disk.
 
     Returns:
-        One receipt an item, still without its `path`, and a column `MEDIA`: the file's bytes; null for a failure.
+        One receipt per item, still without its `path`, and a column `MEDIA` with the file's bytes; null for a failure.
     """
     with metrics.timed(_model_of(rendered), "store"):
         items = _encoded(rendered, encoding, encoder, patience_seconds)
@@ -100,7 +104,7 @@ def encode_all(
 
 
 def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema, writer: Guard) -> pa.Table:
-    """Store all items of a table as one shard; should that end the process again and again, each as one.
+    """Store all items of a table as one shard, or each as a shard of its own if the process died repeatedly.
 
     Args:
         encoded: from `encode_all`.
@@ -108,18 +112,18 @@ def store_shard(encoded: pa.Table, output: Folder, extra: pa.Schema, writer: Gua
         writer: guards the storing.
 
     Returns:
-        One receipt an item.
+        One receipt per item.
     """
     names = [name for name in encoded.schema.names if name not in (MEDIA, *extra.names)]
     rows = encoded.select(names).to_pylist()
     own = encoded.select(extra.names)
-    drawn = [
+    to_store = [
         _Item(row, media.as_buffer(), own=own.slice(index, 1))
         for index, (row, media) in enumerate(zip(rows, encoded[MEDIA], strict=True))
         if media.is_valid
     ]
-    _guarded(drawn, writer, lambda some: _write_shard(some, output, extra.names))
-    for item in drawn:
+    _guarded(to_store, writer, lambda some: _write_shard(some, output, extra.names))
+    for item in to_store:
         item.row |= item.found
     known = pa.Table.from_pylist(rows, pa.schema([encoded.schema.field(name) for name in names]))
     receipts = encoded.drop_columns([MEDIA]).schema
@@ -131,7 +135,7 @@ def _model_of(rendered: pa.Table) -> str:
 
 
 def _guarded(items: Sequence[_Item], guard: Guard, step: Callable[[list[_Item]], None]) -> None:
-    """Do a step for all items; those that end the process fail."""
+    """Run a step for all items. Those that end the process fail."""
 
     def do(indices: list[int]) -> list[None]:
         step([items[index] for index in indices])
@@ -141,24 +145,24 @@ def _guarded(items: Sequence[_Item], guard: Guard, step: Callable[[list[_Item]],
 
 
 def _encoded(rendered: pa.Table, encoding: Encoding, encoder: Guard, patience_seconds: float) -> list[_Item]:
-    """Every item with its file, or as a failure."""
+    """Return every item with its file, or as a failure."""
     items = [_Item(row) for row in rendered.select(_NEEDED).to_pylist()]
     for item in items:
         item.found = {name: item.row[name] for name in _ERROR}
     frames = dict(zip(map(id, items), rendered[FRAMES], strict=True))
-    drawn = [item for item in items if item.row["error_type"] is None]
+    to_encode = [item for item in items if item.row["error_type"] is None]
 
     def encode_some(some: Sequence[_Item]) -> None:
         for item in some:
             _encode(item, frames[id(item)].as_buffer(), encoding)
 
     until_there_is_room = with_retries(patience_seconds).copy(retry=retry_if_exception(_is_out_of_room))
-    until_there_is_room(_guarded, drawn, encoder, encode_some)
+    until_there_is_room(_guarded, to_encode, encoder, encode_some)
     return items
 
 
 def _encode(item: _Item, pixels: pa.Buffer, encoding: Encoding) -> None:
-    """Encode an item's frames; whatever an encoder raises costs the item."""
+    """Encode an item's frames. An error of the encoder fails the item only."""
     row = item.row
     shape = (row["num_frames"], row["height"], row["width"], 3)
     try:
@@ -188,7 +192,7 @@ def _write_shard(items: Sequence[_Item], output: Folder, extra: Sequence[str]) -
         row = item.row
         key = key_in_shard(row["id"], row["sample_index"], row["request_hash"])
         row["member"] = f"{key}.{FORMATS[row['format']].extension}"
-        if row["member"] not in files:  # Ray may have had an item drawn twice: the first one's receipt counts
+        if row["member"] not in files:  # Ray may have rendered an item twice: the first receipt counts
             (own,) = python_rows(item.own)
             files |= {row["member"]: item.data or b"", json_of(row["member"]): sample_json(row | own, extra)}
     data, first = pack(files), items[0].row
@@ -200,6 +204,6 @@ def _write_shard(items: Sequence[_Item], output: Folder, extra: Sequence[str]) -
 
 
 def _receipts(rendered: pa.Table, items: Sequence[_Item], receipts: pa.Schema) -> pa.Table:
-    """What was found out beside what the renderer knew."""
+    """Return the receipts, which add what is known now to what the renderer knew."""
     new = pa.Table.from_pylist([item.found for item in items], pa.schema([receipts.field(name) for name in _FOUND]))
     return pa.table([(new if name in _FOUND else rendered)[name] for name in receipts.names], schema=receipts)

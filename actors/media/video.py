@@ -1,4 +1,4 @@
-"""MP4 files of uint8 frames, by PyAV."""
+"""Encodes uint8 frames as MP4 files with PyAV, and decodes them."""
 
 import io
 import math
@@ -19,26 +19,26 @@ _MAX_DENOMINATOR = 10_000
 """The limit for a frame rate, or for a frame's duration in seconds if that is longer: timescales have 32 bits."""
 
 _ROUNDING_OF_BROADCAST_RATES = 2e-6
-"""29.97 and 23.976 are that near to what they stand for."""
+"""The relative distance of 29.97 and 23.976 from the fractions that they stand for."""
 
 _TO_YUV = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 _TO_RGB = _TO_YUV | Interpolation.FULL_CHR_H_INT
-"""Swscale's faster arithmetic is wrong by up to 4 levels."""
+"""Without these flags swscale's faster arithmetic is wrong by up to 4 levels."""
 
 
 def encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int, made: Mapping[str, Any] | None) -> bytes:
-    """H.264, High profile, yuv420p, BT.709 in limited range, index in front (faststart), the true frame rate.
+    """Return an MP4 file: H.264, High profile, yuv420p, BT.709 in limited range, index in front (faststart).
 
     Args:
         frames: uint8, (frames, height, width, 3), RGB; height and width are even.
         fps: frames per second, 0.001 … 1000.
         constant_rate_factor: x264's, 1 … 51.
-        made: columns that the file's comment says; None: it has no comment.
+        made: the columns of the record for the file's comment; None: no comment.
     """
     sink = io.BytesIO()
 
     def written(*_: Any) -> io.BytesIO:
-        """Open what is written for reading, as the muxer does to move the index to the front."""
+        """Open the written data for reading. The muxer does this to move the index to the front."""
         return io.BytesIO(sink.getvalue())
 
     with av.open(sink, "w", format="mp4", options={"movflags": "+faststart"}, io_open=written) as container:
@@ -70,7 +70,7 @@ def encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int, made: 
 
 
 def frame_rate(fps: float) -> Fraction:
-    """A frame rate as the fraction that is meant: 23.976, 29.97 and their like are N × 1000 / 1001."""
+    """Return a frame rate as the fraction that is meant: 23.976, 29.97 and similar rates are N × 1000 / 1001."""
     broadcast = Fraction(round(fps * 1001 / 1000) * 1000, 1001)
     if math.isclose(fps, broadcast, rel_tol=_ROUNDING_OF_BROADCAST_RATES):
         return broadcast
@@ -80,9 +80,9 @@ def frame_rate(fps: float) -> Fraction:
 
 
 def decode_mp4(data: bytes) -> np.ndarray:
-    """The frames of a file: uint8, (frames, height, width, 3), RGB.
+    """Return the frames of a file: uint8, (frames, height, width, 3), RGB.
 
-    Files without a matrix, as rendermill once wrote them, are in BT.601.
+    Files that name no colour matrix, which earlier versions of rendermill wrote, are in BT.601.
     """
     reformatter, frames = VideoReformatter(), []
     with av.open(io.BytesIO(data), "r") as container:

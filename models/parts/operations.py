@@ -1,4 +1,4 @@
-"""Recordings of what a stage of a model calls: its operations, without values, and its compiled regions."""
+"""Records what a stage of a model calls: its operations, without their values, and its compiled regions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 _ALIGNMENT = 64
-"""Bytes; a kernel is chosen by the alignment of its inputs, too."""
+"""The alignment in bytes. The choice of a kernel depends on the alignment of its inputs, too."""
 
 _MOVES = frozenset(
     """
@@ -22,7 +22,7 @@ _MOVES = frozenset(
     zeros_like
     """.split()  # noqa: SIM905
 )
-"""Operations that move, select, fill or convert single values, and so need no trial."""
+"""Operations that only move, select, fill or convert single values, so that they need no trial."""
 
 _ARITHMETIC = frozenset(
     """
@@ -30,15 +30,15 @@ _ARITHMETIC = frozenset(
     reciprocal relu round rsqrt rsub sign sqrt square sub
     """.split()  # noqa: SIM905
 )
-"""Operations on single values whose results IEEE 754 defines, or that are made of such."""
+"""Operations on single values whose results IEEE 754 defines, and combinations of these."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The place of a tensor in memory, without its values.
+    """How a tensor lies in memory, without its values.
 
     Attributes:
-        offset: number of elements between the last aligned address and the first element.
+        offset: the number of elements between the last aligned address and the first element.
     """
 
     shape: tuple[int, ...]
@@ -49,12 +49,12 @@ class Layout:
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> "Layout":
-        """The layout of a tensor."""
+        """Return the layout of a tensor."""
         offset = tensor.data_ptr() % _ALIGNMENT // tensor.element_size()
         return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device, offset)
 
     def hold(self, values: torch.Tensor) -> torch.Tensor:
-        """A new tensor of this layout with the given values; an expanded dimension keeps its first value."""
+        """Return a new tensor of this layout with the given values; an expanded dimension takes its first value."""
         num_elements = self.offset + 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True) if n)
         memory = torch.zeros(num_elements, dtype=self.dtype, device=self.device)
         tensor = memory.as_strided(self.shape, self.stride, self.offset)
@@ -64,7 +64,7 @@ class Layout:
 
 
 def layouts_in(argument: Any) -> list[Layout]:
-    """The layouts in an argument, which may be nested, in order."""
+    """Return the layouts in an argument, which may be nested, in order."""
     return [leaf for leaf in tree_leaves(argument) if isinstance(leaf, Layout)]
 
 
@@ -74,7 +74,7 @@ class Operation:
 
     Attributes:
         function: PyTorch's overload, such as `torch.ops.aten.addmm.default`.
-        arguments: by the names in its schema, with a `Layout` in the place of each tensor.
+        arguments: by their names in its schema, with a `Layout` in place of each tensor.
     """
 
     function: Any
@@ -82,7 +82,7 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """The name in PyTorch's schema, such as `addmm`."""
+        """The operation's name in PyTorch's schema, such as `addmm`."""
         return str(self.function.overloadpacket.__name__)
 
     @property
@@ -103,7 +103,7 @@ class Operation:
         """Run the operation on other values.
 
         Args:
-            values: a tensor for each of `layouts`.
+            values: one tensor for each of `layouts`.
 
         Returns:
             The floating-point tensors of its result.
@@ -114,7 +114,7 @@ class Operation:
 
 
 def grown_dimension(smaller: Sequence[int], larger: Sequence[int]) -> int | None:
-    """The dimension of a shape that is longer in a larger batch; None if there is none.
+    """Return the dimension of a shape that is longer in a larger batch; None if no dimension is.
 
     Raises:
         ValueError: the shapes differ in another way.
@@ -129,13 +129,13 @@ def grown_dimension(smaller: Sequence[int], larger: Sequence[int]) -> int | None
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The values as whole numbers, which are equal where the bits are, also those of NaN."""
+    """Return the values as integers, which are equal exactly if the bits are, even those of NaN."""
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(whole[tensor.element_size()])
 
 
 class Region:
-    """The forward function of a module, compiled, whose operations no recording can see.
+    """The compiled forward function of a module, whose operations a recording cannot see.
 
     Args:
         forward: the compiled function.
@@ -145,23 +145,23 @@ class Region:
         self._forward = forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function, by way of the recording if there is one."""
+        """Call the function, through the recording if one is active."""
         recording = _recording.get()
         return self._forward(*args, **kwargs) if recording is None else recording.call(self._forward, args, kwargs)
 
 
 class Recording:
-    """Record what a stage calls: its operations that may round, and its compiled regions.
+    """Records what a stage calls: its operations that may round, and its compiled regions.
 
     Args:
-        smaller: a recording of the same stage with fewer items. Each compiled region is then called with as few items,
-            too, and the results are compared.
+        smaller: a recording of the same stage with fewer items. If given, each compiled region is also called with that
+            number of items, and the results are compared.
 
     Attributes:
         operations: in the order of their calls.
-        regions: for each call of a compiled region, the shapes of the tensors that it was given.
+        regions: for each call of a compiled region, the shapes of its tensors.
         num_compared: for each call of a compiled region, the number of values that were compared.
-        num_different: of these, the number of those with other bits.
+        num_different: the number of these values that have other bits.
     """
 
     def __init__(self, smaller: "Recording | None" = None) -> None:
@@ -182,7 +182,7 @@ class Recording:
         _recording.set(None)
 
     def call(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Call a compiled region, which would not run as compiled code if its operations were recorded."""
+        """Call a compiled region without recording its operations, because then it would not run as compiled code."""
         self.__exit__()
         try:
             result = forward(*args, **kwargs)
@@ -203,7 +203,7 @@ class Recording:
                 joined = torch.cat(pieces, grown_dimension(pieces[0].shape, whole.shape) or 0)
                 self.num_different += int((bits(joined) != bits(whole)).sum())
                 num_compared += whole.numel()
-        except ValueError:  # the items do not lie along one dimension
+        except ValueError:  # the items are not stacked along one dimension
             self.num_different += 1
         self.num_compared.append(num_compared)
 
@@ -212,12 +212,12 @@ _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 
 def is_recording() -> bool:
-    """Whether the operations of this thread are being recorded."""
+    """Return whether the operations of this thread are being recorded."""
     return _recording.get() is not None
 
 
 def _parts(leaves: Sequence[Any], structure: Any, shapes: Iterator[torch.Size]) -> Iterator[Any]:
-    """The arguments of a call, cut along the dimension of its items into pieces of the given shapes."""
+    """Yield the arguments of a call, split along the dimension of its items into pieces of the given shapes."""
     pieces = [_pieces(leaf, next(shapes)) if isinstance(leaf, torch.Tensor) else repeat(leaf) for leaf in leaves]
     is_endless = all(isinstance(some, repeat) for some in pieces)  # nothing of the call belongs to an item
     for part in islice(zip(*pieces, strict=False), 1 if is_endless else None):
@@ -230,7 +230,7 @@ def _pieces(tensor: torch.Tensor, shape: torch.Size) -> Iterable[torch.Tensor]:
 
 
 class _Mode(TorchDispatchMode):
-    """Hands every operation to a recording."""
+    """Passes every operation to a recording."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Trials of a batch size: whether everything that a stage calls gives an item the same bits in a larger batch.
+"""Trials of a batch size: test whether all operations of a stage give an item the same bits in a larger batch.
 
-That two results of a stage agree proves little. Rounding hides a changed order of summation: in bfloat16, one result in
-some 65,000 shows it. So a trial runs every operation that the stage calls again, at both sizes, on inputs whose sums
+That two results of a stage agree proves little. Rounding hides a changed order of summation: in bfloat16 only about one
+result in 65,000 shows it. So a trial runs every operation of the stage again, at both sizes, on inputs whose sums
 cancel. What is left of such a sum is the rounding of its partial sums, which another order changes in most results.
-Operations without such inputs run on ordinary ones until enough results were compared for a changed order to show.
+Operations without such inputs run on ordinary ones until enough results have been compared to show a changed order.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,32 +16,32 @@ _LARGE_SCORE = 2.0**11
 """Queries and keys of this size turn the rounding of a float32 sum into attention scores around 1."""
 
 _NUM_CANCELLING = 2**12
-"""Results to compare where sums cancel: at least one in ten shows a changed order."""
+"""The number of results to compare if sums cancel: at least one in ten shows a changed order."""
 _NUM_POINTWISE = 2**14
-"""Results to compare where nothing is summed, and only other instructions might give other results."""
+"""The number of results to compare if nothing is summed, so that only other instructions may change results."""
 _NUM_BY_SIZE = {2: 2**21, 4: 2**11, 8: 2**11}
-"""Results to compare otherwise, by their size in bytes: of two bytes, one in 2^16 shows a changed order, so that 2^21
-miss it with a probability of about e^-20; of four bytes, at least one in ten shows it."""
+"""The number of results to compare otherwise, by their size in bytes. With two bytes one in 2^16 shows a changed order,
+so that 2^21 miss it with a probability below e^-20; with four bytes at least one in ten shows it."""
 _NUM_OF_REGIONS = 2**23
-"""Results of a compiled region to compare, of whatever size, as its inner sums are rounded and may be fewer."""
+"""The number of results of a compiled region to compare, of any size: it may contain fewer sums, which are rounded."""
 _MAX_NUM_RUNS = 2**14
 
 
 def is_enough(num_compared: Sequence[int]) -> bool:
-    """Whether enough values of each compiled region were compared for a changed order to show.
+    """Return whether enough values of each compiled region were compared to show a changed order.
 
     Args:
-        num_compared: number of values by call of a region.
+        num_compared: the number of values for each call of a region.
     """
     return min(num_compared, default=_NUM_OF_REGIONS) >= _NUM_OF_REGIONS
 
 
 def difference(smaller: Recording, larger: Recording) -> str | None:
-    """Why items may get other bits in the larger of two batches, in words; None if they get the same.
+    """Return why items may get other bits in the larger of two batches; None if they get the same bits.
 
     Args:
-        smaller: a stage, called with as many items as are known to give the right bits.
-        larger: the same stage with more items, compared with the smaller one.
+        smaller: a recording of a stage, called with a number of items that is known to give the right bits.
+        larger: a recording of the same stage with more items, compared with the smaller one.
     """
     names, others = [[operation.name for operation in some.operations] for some in (smaller, larger)]
     if names != others:
@@ -60,7 +60,7 @@ def difference(smaller: Recording, larger: Recording) -> str | None:
                 problem = f"takes {error}"
             except torch.OutOfMemoryError:
                 problem = "leaves no memory to try it"
-            except Exception as error:  # an operation may not take such inputs; no item should fail for that
+            except Exception as error:  # an operation may reject these inputs, which must not fail an item
                 problem = f"cannot be tried ({type(error).__name__})"
             if problem:
                 return f"{other.name} {problem}"
@@ -68,7 +68,7 @@ def difference(smaller: Recording, larger: Recording) -> str | None:
 
 
 def _difference_of(smaller: Operation, larger: Operation) -> str | None:
-    """Run an operation at both sizes, on the same items, until enough results were compared."""
+    """Run an operation at both sizes on the same items until enough results have been compared; return what differs."""
     pairs = zip(smaller.layouts, larger.layouts, strict=True)
     grown = [grown_dimension(one.shape, other.shape) for one, other in pairs]
     if all(dimension is None for dimension in grown):
@@ -99,7 +99,7 @@ def _difference_of(smaller: Operation, larger: Operation) -> str | None:
 
 
 def _repeated(tensor: torch.Tensor, dimension: int | None, shape: Sequence[int]) -> torch.Tensor:
-    """The same items again and again, up to the length of a shape."""
+    """Return the items repeated along a dimension up to the length of a shape."""
     if dimension is None:
         return tensor
     num_repeats = [1] * tensor.dim()
@@ -115,14 +115,14 @@ class Source:
         self._device = device
 
     def normal(self, shape: Sequence[int]) -> torch.Tensor:
-        """Float32 numbers of the standard normal distribution."""
+        """Return float32 numbers of the standard normal distribution."""
         return torch.randn(tuple(shape), generator=self._generator, device=self._device)
 
     def spread(self, shape: Sequence[int], dtype: torch.dtype, is_product: bool = True) -> torch.Tensor:
-        """Random numbers of both signs over many powers of two: almost every addition of them is rounded to float32.
+        """Return random numbers of both signs over many powers of two: almost every addition of them is rounded.
 
         Args:
-            is_product: their products are added, which have twice as many digits.
+            is_product: whether products of them are added, which have twice as many digits.
         """
         most = (6.0 if is_product else 16.0) if dtype in (torch.bfloat16, torch.float32) else 3.0
         exponents = torch.empty(tuple(shape), device=self._device).uniform_(-most, most, generator=self._generator)
@@ -130,21 +130,21 @@ class Source:
         return values.to(dtype).to(torch.float16 if dtype.itemsize == 1 else dtype)
 
     def whole_numbers(self, num_numbers: int, end: int) -> torch.Tensor:
-        """Random numbers from 0 to END - 1."""
+        """Return random integers from 0 to END - 1."""
         return torch.randint(end, (num_numbers,), generator=self._generator, device=self._device)
 
     def order(self, num_elements: int) -> torch.Tensor:
-        """The numbers from 0 to N - 1 in a random order."""
+        """Return the integers from 0 to N - 1 in a random order."""
         return torch.randperm(num_elements, generator=self._generator, device=self._device)
 
 
 Values = list[torch.Tensor]
-"""A tensor for each layout of an operation."""
+"""One tensor for each layout of an operation."""
 Fill = Callable[[Source, Operation], Values]
 
 
 def _fills(operation: Operation) -> Iterator[tuple[Fill, int]]:
-    """The inputs on which to run an operation, and how many results to compare of each."""
+    """Yield functions that make inputs for an operation, each with the number of results to compare."""
     arguments = operation.arguments
     if operation.name in _MATRICES:
         yield _product, _NUM_CANCELLING
@@ -174,11 +174,11 @@ _MATRICES = {
     "baddbmm": ("batch1", "batch2"),
     "_scaled_mm": ("self", "mat2"),
 }
-"""The names of the two matrices of an operation."""
+"""By name of an operation, the names of the two matrices among its arguments."""
 
 
 def _named(operation: Operation, values: Mapping[str, torch.Tensor]) -> Values:
-    """Values by the names of arguments, in the order of layouts: for others zeros, or ones for scales."""
+    """Return the given values in the order of layouts; arguments without a value get zeros, and scales ones."""
     return [
         values.get(name, torch.full(layout.shape, float(name.startswith("scale")), device=layout.device))
         for name, argument in operation.arguments.items()
@@ -187,7 +187,7 @@ def _named(operation: Operation, values: Mapping[str, torch.Tensor]) -> Values:
 
 
 def _ordinary(source: Source, operation: Operation) -> Values:
-    """Normally distributed numbers; zeros for whole numbers, which may be indices, and true for booleans."""
+    """Return normally distributed numbers; zeros for integers, which may be indices, and true for booleans."""
     return [
         source.normal(layout.shape)
         if layout.dtype.is_floating_point
@@ -199,7 +199,7 @@ def _ordinary(source: Source, operation: Operation) -> Values:
 def _twice(
     source: Source, layout: Layout, dimension: int, order: torch.Tensor, sign: int, is_product: bool = True
 ) -> torch.Tensor:
-    """Random slices along a dimension, each twice, the second time with a sign, in the given order."""
+    """Return random slices along a dimension, each one twice, the second time times `sign`, in the given order."""
     half, rest = list(layout.shape), list(layout.shape)
     half[dimension], rest[dimension] = len(order) // 2, len(order) % 2
     values = source.spread(half, layout.dtype, is_product)
@@ -208,7 +208,7 @@ def _twice(
 
 
 def _sums(source: Source, operation: Operation) -> Values:
-    """Numbers that cancel in pairs along the longest dimension that is summed."""
+    """Return numbers that cancel in pairs along the longest dimension that is summed."""
     tensor: Layout = operation.arguments["self"]
     dimensions = operation.arguments.get("dim") or range(len(tensor.shape))
     longest = max(dimensions, key=lambda dimension: tensor.shape[dimension])
@@ -217,7 +217,7 @@ def _sums(source: Source, operation: Operation) -> Values:
 
 
 def _product(source: Source, operation: Operation) -> Values:
-    """Matrices whose product is zero but for rounding."""
+    """Return matrices whose product is zero except for rounding."""
     left, right = _MATRICES[operation.name]
     one, other = operation.arguments[left], operation.arguments[right]
     order = source.order(one.shape[-1])
@@ -225,7 +225,7 @@ def _product(source: Source, operation: Operation) -> Values:
 
 
 def _convolution_channels(source: Source, operation: Operation) -> Values:
-    """Channels that cancel in pairs within each group."""
+    """Return channels that cancel in pairs within each group."""
     image, weight, num_groups = (operation.arguments[name] for name in ("input", "weight", "groups"))
     order = source.order(image.shape[1] // num_groups)
     channels = _twice(source, image, 1, order, -1).repeat(1, num_groups, *[1] * (len(image.shape) - 2))
@@ -237,12 +237,12 @@ def _convolution_channels(source: Source, operation: Operation) -> Values:
 
 
 def _convolution_taps(source: Source, operation: Operation) -> Values:
-    """Kernels of which the taps that one place of the image meets cancel in pairs, on channels of one value each."""
+    """Return kernels whose taps cancel in pairs at one place of the image, and channels with a single value each."""
     image, weight = operation.arguments["input"], operation.arguments["weight"]
     num_channels = torch.Size(weight.shape[:2]).numel()
     is_met = _taps_met(source, operation, num_channels)
     num_taps = is_met.shape[1]
-    # taps that are met, in a random order, before the others; then each of their second half is one of the first
+    # put the taps that meet the image first, in a random order; the second half of these repeats the first half
     order = source.normal((num_channels, num_taps)).masked_fill(~is_met, torch.inf).argsort(1)
     half, place = is_met.sum(1, keepdim=True) // 2, torch.arange(num_taps, device=weight.device)
     is_second, is_left = (place >= half) & (place < 2 * half), place == 2 * half
@@ -255,7 +255,7 @@ def _convolution_taps(source: Source, operation: Operation) -> Values:
 
 
 def _taps_met(source: Source, operation: Operation, num_channels: int) -> torch.Tensor:
-    """Whether taps meet the image, not the padding around it, at a random place; (channels, taps), bool."""
+    """Return whether taps meet the image, not the padding around it, at a random place; bool, (channels, taps)."""
     image, weight = operation.arguments["input"].shape[2:], operation.arguments["weight"].shape[2:]
     device = operation.arguments["weight"].device
     if operation.arguments["transposed"]:
@@ -272,14 +272,14 @@ def _taps_met(source: Source, operation: Operation, num_channels: int) -> torch.
 
 
 def _attention_values(source: Source, operation: Operation) -> Values:
-    """Attention to all tokens alike, whose values cancel in pairs."""
+    """Return inputs that attend equally to all tokens, whose values cancel in pairs."""
     value = operation.arguments["value"]
     tokens = source.order(value.shape[-2])
     return _named(operation, {"value": _twice(source, value, -2, tokens, -1)})
 
 
 def _attention_scores(source: Source, operation: Operation) -> Values:
-    """Scores that are nothing but rounding, on ordinary values."""
+    """Return queries and keys whose scores consist of rounding only, and ordinary values."""
     query, key, value = (operation.arguments[name] for name in ("query", "key", "value"))
     order = source.order(query.shape[-1])
     values = {

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped without one. On a CUDA machine: `python -m pytest tests/test_gpu.py`."""
+"""Tests that need a GPU, and are skipped without one. On a CUDA machine: `python -m pytest tests/slow/test_gpu.py`."""
 
 import os
 from pathlib import Path
