@@ -64,7 +64,7 @@ class Engine:
     the device never waits. An engine may be used by one thread at a time.
 
     Args:
-        reporter: is told what happens.
+        reporter: receives notes, failures and timings.
         watchdog: of this process, which has one only.
         known: what earlier runs and other processes learned.
         memory: of the device; tests give another one.
@@ -100,7 +100,7 @@ class Engine:
         Args:
             checkpoint: from `actors.checkpoints.checkpoint.describe`.
             settings: None: bfloat16, not compiled, and pixels that do not depend on the batch.
-            reporter: is told what happens; None: nobody is.
+            reporter: receives notes, failures and timings; None: they are dropped.
 
         Raises:
             DoesNotFit: the weights need more memory than the device has.

@@ -12,7 +12,7 @@ from rendermill.manifests.request import Request
 
 
 class CrashReporter(Protocol):
-    """Is told which items a process has in hand, so that somebody outside knows them if the process dies."""
+    """Receives which items a process has in hand, so that they are known outside if the process dies."""
 
     def items_begun(self, attempt: str, items: Sequence[str]) -> None:
         """Record that the process takes items in hand together; return only after it has been recorded.
@@ -33,7 +33,7 @@ class CrashReporter(Protocol):
 
 
 class Reporter(CrashReporter, Protocol):
-    """Is also told how rendering goes."""
+    """Receives the progress of rendering, too."""
 
     def batch_started(self, num_slots: int, num_padding: int) -> None:
         """Record a batch that was put into the device's queue; for the arguments see `models.interface.Rendered`."""

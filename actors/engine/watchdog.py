@@ -41,7 +41,7 @@ class Watchdog:
     seen no sign of life. A process has one watchdog, because `faulthandler` has one timer.
 
     Args:
-        reporter: is told of attempts and signs of life.
+        reporter: receives attempts and signs of life.
     """
 
     def __init__(self, reporter: CrashReporter) -> None:
