@@ -47,7 +47,7 @@ def follow(rendermill: Rendermill) -> list[list[str]]:
     """The files to which one row comes, by stage: what one process does with the row until another one has it."""
     folder = rendermill.folder / "followed"
     folder.mkdir()
-    shutil.copy(ROOT / "tests/support/followed/sitecustomize.py", folder)
+    shutil.copy(ROOT / "tests/support/sabotage/followed/sitecustomize.py", folder)
     rendermill.model("sana", "sana-shapes")
     rendermill.manifest([{"id": "the-row", "prompt": "the-row is a red circle"}])
     path = os.pathsep.join([str(folder), str(ROOT)])

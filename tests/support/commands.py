@@ -40,7 +40,7 @@ def _command(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]
 
 def sabotaged_by(name: str) -> dict[str, str]:
     """The environment in which every Python of this checkout imports the `sitecustomize.py` of a folder of tests."""
-    return {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "support" / name), str(ROOT)])}
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "support" / "sabotage" / name), str(ROOT)])}
 
 
 @dataclass

@@ -3,13 +3,16 @@
 Those that reading the job file finds are in `test_job_file.py`.
 """
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from tests.support.commands import Rendermill
+from tests.support.odd_checkpoints import TEXT, without
 
 Prepare = Callable[[Rendermill], dict[str, Any]]
 
@@ -136,3 +139,13 @@ def test_a_cluster_that_is_not_there(rendermill: Rendermill) -> None:
     assert finished.status == 2, finished
     assert finished.error.count("\n") == 1
     assert "RAY_AUTH_TOKEN" in finished.error
+
+
+def test_a_plan_names_the_tensor_that_is_missing(rendermill: Rendermill, checkpoints: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(checkpoints / "sana-shapes", tmp_path / "a b" / "[é] #1%20?" / "sana")
+    without(TEXT, "norm.weight")(checkpoint)
+    rendermill.model("sana", "sana-shapes")
+    rendermill.manifest([{"prompt": "a cat"}])
+    finished = rendermill.generate(f"models.sana.checkpoint='{checkpoint}'")
+    assert (finished.status, finished.out, finished.error.count("\n")) == (2, "", 1), finished
+    assert f"models.sana.checkpoint {checkpoint}: text_encoder: its weights lack tensor norm.weight" in finished.error
