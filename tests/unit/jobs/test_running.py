@@ -19,8 +19,8 @@ from rendermill.jobs.running.observers.stop_reasons import StopReasons
 from rendermill.jobs.running.summary import exit_status, summary
 from rendermill.manifests.arrow.hash_set import HASH
 from rendermill.manifests.output.runs import RunState
-from tests.unit.manifests.test_ledger import open_ledger, receipt, receipts
-from tests.unit.manifests.test_runs import FILES
+from tests.unit.manifests.output.test_ledger import open_ledger, receipt, receipts
+from tests.unit.manifests.output.test_runs import FILES
 
 Rows = list[dict[str, Any]]
 Render = Callable[[list[str], int], Iterator[Rows]]

@@ -11,7 +11,7 @@ from rendermill.jobs.running.run_file import job_of_run
 from rendermill.manifests.output.runs import RunState, newest_run, read_run
 from rendermill.manifests.storage.folder import Folder
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = {path.name: json.loads(path.read_text()) for path in GOLDEN.glob("run*.json")}
 SHAPE = "64 x 32, 2 steps, guided"
 

@@ -70,7 +70,7 @@ def cycle(folder: Path) -> str:
 
 
 def bomb(folder: Path) -> str:
-    lists = pa.ListArray.from_arrays([0, 1, 200_000_000], pa.array(np.zeros(200_000_000, np.int64)))
+    lists = pa.ListArray.from_arrays([0, 1, 140_000_000], pa.array(np.zeros(140_000_000, np.int64)))
     parquet(folder / "m.parquet", {"prompt": ["x", "y"], "own": lists}, compression="zstd")
     return str(folder / "m.parquet")
 
