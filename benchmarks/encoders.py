@@ -2,7 +2,7 @@
 
 The pictures are noise whose amplitudes fall with a power of frequency: with the first power in photographs (Field,
 Relations between the statistics of natural images and the response properties of cortical cells, 1987), faster in
-smoother pictures, as models draw them.
+smoother pictures, as models render them.
 """
 
 import argparse

@@ -39,9 +39,9 @@ def main() -> int:
         undisturbed = job.run(str(folder / "undisturbed"))
         print(f"undisturbed, local disk: {time.monotonic() - started:.0f} s", flush=True)
 
-        started, num_drawn = time.monotonic(), len(job.drawn())
+        started, num_rendered = time.monotonic(), len(job.rendered())
         with job.submitted(f"{bucket}/faults") as driver:
-            while len(job.drawn()) < num_drawn + given.num_items // 4:
+            while len(job.rendered()) < num_rendered + given.num_items // 4:
                 time.sleep(0.1)
             kill_gateway()
             time.sleep(given.outage_seconds)

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @dataclass
-class Drawn:
+class RunResult:
     """A run's records.
 
     Attributes:
@@ -59,8 +59,8 @@ def run(
     environment: Mapping[str, str] | None = None,
     models: Sequence[str] = ("model",),
     **settings: Any,
-) -> Drawn:
-    """Draw rows with rendermill, into an output of its own; each model takes its share of the GPU."""
+) -> RunResult:
+    """Render rows with rendermill, into an output of its own; each model takes its share of the GPU."""
     folder, pool = checkpoint.parent, {"max_actors": 1, "num_gpus": 1 / len(models)}
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
     job = {
@@ -93,7 +93,7 @@ def run(
         f"sizes {sizes}, exit status {status}, {json.dumps(found)}",
         flush=True,
     )
-    return Drawn(status, {record["id"]: record["pixel_sha256"] for record in records}, rate, seconds_to_first)
+    return RunResult(status, {record["id"]: record["pixel_sha256"] for record in records}, rate, seconds_to_first)
 
 
 def _first_of_batches(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ def taken(num_bytes_left: int) -> Iterator[None]:
         process.wait()
 
 
-def same(one: Drawn, other: Drawn) -> str:
+def same(one: RunResult, other: RunResult) -> str:
     """How many of the second run's items have the first's pixels."""
     num_same = sum(one.pixels.get(item) == pixels for item, pixels in other.pixels.items())
     return f"{num_same} of {len(other.pixels)} the same pixels"
@@ -176,10 +176,10 @@ def compiling_in(checkpoint: Path, name: str) -> dict[str, str]:
 def check_throughput(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
     """From Parquet to PNGs and records, compiled, beside the bare loop."""
     best = bare_loop(checkpoint, compiled=True, batch=16, num_batches=4)
-    drawn = run("throughput", checkpoint, rows, compiling_in(checkpoint, "one-node"))
+    rendered = run("throughput", checkpoint, rows, compiling_in(checkpoint, "one-node"))
     print(
         f"bare loop, compiled, batch 16: {best:.2f} img/s",
-        f"{len(drawn.pixels)} images from Parquet to PNGs: {drawn.rate:.2f} img/s, {drawn.rate / best:.1%}",
+        f"{len(rendered.pixels)} images from Parquet to PNGs: {rendered.rate:.2f} img/s, {rendered.rate / best:.1%}",
         sep="\n",
         flush=True,
     )
@@ -203,12 +203,12 @@ def check_kernel_time(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
 def check_cold_start(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
     """How long until the first batch: with nothing compiled, on another node, and again on the first."""
     nodes = {"cold": "one-node", "elsewhere": "another-node", "warm": "one-node"}
-    drawn = {name: run(name, checkpoint, rows[:16], compiling_in(checkpoint, node)) for name, node in nodes.items()}
+    rendered = {name: run(name, checkpoint, rows[:16], compiling_in(checkpoint, node)) for name, node in nodes.items()}
     print(
-        f"first batch: {drawn['cold'].seconds_to_first:.0f} s after the start; "
-        f"{drawn['elsewhere'].seconds_to_first:.0f} s on another node with what the first compiled, "
-        f"{same(drawn['cold'], drawn['elsewhere'])}; "
-        f"{drawn['warm'].seconds_to_first:.0f} s at the next run",
+        f"first batch: {rendered['cold'].seconds_to_first:.0f} s after the start; "
+        f"{rendered['elsewhere'].seconds_to_first:.0f} s on another node with what the first compiled, "
+        f"{same(rendered['cold'], rendered['elsewhere'])}; "
+        f"{rendered['warm'].seconds_to_first:.0f} s at the next run",
         flush=True,
     )
 
@@ -239,26 +239,26 @@ def check_memory(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
     for gib in (24, 16):
         with taken(gib * 2**30):
             strict = run(f"strict-{gib}", checkpoint, rows, compile=False, reference_batch=8)
-        print(f"{gib} GiB left: strict {len(strict.pixels)} of {len(rows)} drawn", flush=True)
+        print(f"{gib} GiB left: strict {len(strict.pixels)} of {len(rows)} rendered", flush=True)
     with taken(16 * 2**30):
         fast = run("fast-16", checkpoint, rows, compile=False, reproducibility="fast", batch=16)
-    print(f"16 GiB left: fast {len(fast.pixels)} of {len(rows)} drawn", flush=True)
+    print(f"16 GiB left: fast {len(fast.pixels)} of {len(rows)} rendered", flush=True)
 
 
 def check_weights(checkpoint: Path, rows: list[dict[str, Any]]) -> None:
-    """Less memory than the weights take: one line says so, and `offload: group` draws."""
+    """Less memory than the weights take: one line says so, and `offload: group` renders."""
     rows = rows[:4]
     with taken(6 * 2**30):
         refused = run("refused", checkpoint, rows, compile=False)
         streamed = run("streamed", checkpoint, rows, compile=False, offload="group")
-    print(f"6 GiB left: {len(refused.pixels)} of 4 drawn, {len(streamed.pixels)} with offload: group", flush=True)
+    print(f"6 GiB left: {len(refused.pixels)} of 4 rendered, {len(streamed.pixels)} with offload: group", flush=True)
 
 
 def check_wan(checkpoint: Path) -> None:
     """Clips of 81 frames, 832 × 480, two steps: how many at once pay."""
     rows = [{"id": str(index), "prompt": f"prompt {index}"} for index in range(4)]
-    drawn = run("wan", checkpoint, rows, defaults={"num_inference_steps": 2}, compile=False)
-    print(f"Wan, strict, batch auto: {drawn.rate:.3f} clips/s", flush=True)
+    rendered = run("wan", checkpoint, rows, defaults={"num_inference_steps": 2}, compile=False)
+    print(f"Wan, strict, batch auto: {rendered.rate:.3f} clips/s", flush=True)
 
 
 def check_wan_strict(checkpoint: Path) -> None:

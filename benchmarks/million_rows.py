@@ -1,6 +1,6 @@
-"""What a row costs beside drawing: `python -m benchmarks.million_rows`, with `--store s3` on a real S3 server.
+"""What a row costs beside rendering: `python -m benchmarks.million_rows`, with `--store s3` on a real S3 server.
 
-Draws small pictures of one colour with the family `blank`, and does the same in plain Ray Data
+Renders small pictures of one colour with the family `blank`, and does the same in plain Ray Data
 (benchmarks/plain_ray_data.py) on the same cluster, for ever more rows. Prints a table.
 """
 

@@ -25,7 +25,7 @@ from tests.support.requests import request_for
 Batch = dict[str, Any]
 
 
-class Draw:
+class Render:
     """A model in an actor."""
 
     def __init__(self, checkpoint: str) -> None:
@@ -62,9 +62,9 @@ def store(batch: Batch, output: str) -> Batch:
 if __name__ == "__main__":
     prompts, checkpoint, output = sys.argv[1:]
     rows = ray.data.read_parquet(prompts)
-    drawn = rows.map_batches(
-        Draw, fn_constructor_args=(checkpoint,), batch_size=1024, compute=ActorPoolStrategy(size=1), num_cpus=0.5
+    rendered = rows.map_batches(
+        Render, fn_constructor_args=(checkpoint,), batch_size=1024, compute=ActorPoolStrategy(size=1), num_cpus=0.5
     )
-    records = drawn.map_batches(store, fn_kwargs={"output": output}, batch_size=1024)
+    records = rendered.map_batches(store, fn_kwargs={"output": output}, batch_size=1024)
     filesystem, root = fsspec.core.url_to_fs(output)  # Arrow's own client of S3 does not go with every server
     records.write_parquet(f"{root}/metadata", filesystem=filesystem)

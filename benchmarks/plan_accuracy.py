@@ -1,7 +1,7 @@
 """How well `rendermill plan` foretells: `python -m benchmarks.plan_accuracy`.
 
-One job of images and clips leaves a profile. Two others, of other mixes, are planned with it and then drawn; their
-drawing time, as their run files say it, is set against the plan's.
+One job of images and clips leaves a profile. Two others, of other mixes, are planned with it and then rendered; their
+rendering time, as their run files say it, is set against the plan's.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _MIXES = {
 
 @dataclass
 class Office:
-    """Plans and draws in a folder, on a cluster."""
+    """Plans and renders in a folder, on a cluster."""
 
     folder: Path
     cluster: Cluster
@@ -86,7 +86,7 @@ def main() -> None:
             (run_file,) = (office.folder / mix / "runs").glob("*.json")
             seconds = json.loads(run_file.read_text())["seconds"]
             judged = "not known" if planned is None else f"{planned:.1f} s, {planned / seconds - 1:+.1%}"
-            print(f"{mix}: planned {judged}; drawn in {seconds:.1f} s", flush=True)
+            print(f"{mix}: planned {judged}; rendered in {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Same item, same pixels, on this machine: `python -m benchmarks.same_pixels`.
 
-Draws one manifest with every checkpoint of the repository, in bfloat16 and in float32, in batches of several sizes, by
-one actor and by two, in another order, in parts, and a part of it alone; counts the items whose `pixel_sha256` is not
-that of the first run. A last run in `fast` mode shows that batches do differ where nothing is done about it.
+Renders one manifest with every checkpoint of the repository, in bfloat16 and in float32, in batches of several sizes,
+by one actor and by two, in another order, in parts, and a part of it alone; counts the items whose `pixel_sha256` is
+not that of the first run. A last run in `fast` mode shows that batches do differ where nothing is done about it.
 
 `--write FILE` keeps the first run's pixels; `--compare FILE` compares them with those of another version of rendermill,
 which is meaningful on the same kind of machine and with the same versions of the libraries only.
@@ -42,7 +42,7 @@ class Studio:
     folder: Path
     cluster: Cluster
 
-    def draw(
+    def render(
         self,
         name: str,
         rows: list[dict[str, Any]],
@@ -50,7 +50,7 @@ class Studio:
         num_actors: int = 1,
         reproducibility: str = "strict",
     ) -> dict[str, str]:
-        """Draw rows into the output of this name; returns the pixel hashes of all that is there, by id."""
+        """Render rows into the output of this name; returns the pixel hashes of all that is there, by id."""
         pq.write_table(pa.Table.from_pylist(rows), self.folder / f"{name}.parquet")
         pool = {"min_actors": num_actors, "max_actors": num_actors, "num_cpus": 0.1, "num_gpus": 0}
         job = {
@@ -91,7 +91,7 @@ def _made_on() -> dict[str, Any]:
 
 def main() -> int:
     """Print a line a run; the exit status says whether all strict runs gave the same pixels."""
-    parser = argparse.ArgumentParser(description="Draws the same items in many ways and compares their pixels.")
+    parser = argparse.ArgumentParser(description="Renders the same items in many ways and compares their pixels.")
     parser.add_argument("--num-items", type=int, default=19, help="of each model")
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the first run's pixels in this JSON file")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="compare them with the pixels of this JSON file")
@@ -105,7 +105,7 @@ def main() -> int:
     num_different = 0
     with tempfile.TemporaryDirectory() as name, ray_head() as cluster:
         studio = Studio(Path(name), cluster)
-        expected = studio.draw("first", rows, batch=1)
+        expected = studio.render("first", rows, batch=1)
         print(f"batch 1, 1 actor: {len(expected)} items", flush=True)
         if given.write:
             kept = {"made_on": _made_on(), "pixels": expected}
@@ -126,14 +126,14 @@ def main() -> int:
         for num_actors in (1, 2):
             for batch in (1, 2, 3, 4, 5, 8, "auto"):
                 if (batch, num_actors) != (1, 1):
-                    pixels = studio.draw(f"{batch}-{num_actors}", rows, batch, num_actors)
+                    pixels = studio.render(f"{batch}-{num_actors}", rows, batch, num_actors)
                     num_different += compare(f"batch {batch}, {num_actors} actors", pixels, len(rows))
         shuffled = random.Random(0).sample(rows, len(rows))
-        num_different += compare("shuffled", studio.draw("shuffled", shuffled), len(rows))
-        num_different += compare("every third row", studio.draw("subset", rows[::3]), len(rows[::3]))
-        studio.draw("resumed", rows[::2])
-        num_different += compare("resumed after half of them", studio.draw("resumed", rows), len(rows))
-        compare("fast, batch 8", studio.draw("fast", rows, batch=8, reproducibility="fast"), len(rows))
+        num_different += compare("shuffled", studio.render("shuffled", shuffled), len(rows))
+        num_different += compare("every third row", studio.render("subset", rows[::3]), len(rows[::3]))
+        studio.render("resumed", rows[::2])
+        num_different += compare("resumed after half of them", studio.render("resumed", rows), len(rows))
+        compare("fast, batch 8", studio.render("fast", rows, batch=8, reproducibility="fast"), len(rows))
     return int(num_different > 0)
 
 

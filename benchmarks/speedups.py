@@ -1,8 +1,8 @@
 """What each of a model's `speedups` brings and costs: `python -m benchmarks.speedups {sana,wan,adherence}`.
 
 `sana` and `wan` time the denoiser in the published models' sizes, compiled, on a GPU; random weights do. `adherence`
-draws held-out captions with the shapes checkpoints, counts how many come out as asked, and compares the pixels with
-those drawn without speedups.
+renders held-out captions with the shapes checkpoints, counts how many come out as asked, and compares the pixels with
+those rendered without speedups.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def time_denoising(pipeline_class: str, folder: Path, batch: int, fields: dict[s
         torch.cuda.empty_cache()
 
 
-def draw(model: Model, requests: list[Request], batch: int) -> np.ndarray:
+def render(model: Model, requests: list[Request], batch: int) -> np.ndarray:
     """Frames, uint8, (items, frames, height, width, 3)."""
     frames = []
     for start in range(0, len(requests), batch):
@@ -113,7 +113,7 @@ def compare_adherence(
         if isinstance(speedups, int):
             num_steps, speedups = speedups, Speedups()
         requests = requests_of([caption(scene) for scene in scenes], **fields | {"num_inference_steps": num_steps})
-        frames = draw(load(pipeline_class, folder, speedups, 25, is_compiled=False), requests, 25)
+        frames = render(load(pipeline_class, folder, speedups, 25, is_compiled=False), requests, 25)
         usual = frames if usual is None else usual
         share = judge(scenes, list(frames))["whole caption"]
         error = ((frames.astype(np.float32) - usual) ** 2).reshape(len(frames), -1).mean(axis=1)

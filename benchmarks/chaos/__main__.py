@@ -39,7 +39,7 @@ class Chaos:
         self.reads = Reads()
         self.kills: Counter[str] = Counter()
         self.damage = Damage()
-        self.num_rounds = self.num_items_drawn_again = 0
+        self.num_rounds = self.num_items_rendered_again = 0
         started = time.monotonic()
         self._undisturbed = job.run(f"{outputs}/undisturbed")
         print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
@@ -47,7 +47,7 @@ class Chaos:
     def run_round(self, generator: random.Random, num_missing: Counter[str]) -> None:
         """Run the job once to its end, with strikes of kinds that are missing, while somebody reads its output."""
         output = f"{self._outputs}/{self.num_rounds}"
-        num_drawn_before = len(self._job.drawn())
+        num_rendered_before = len(self._job.rendered())
         kind = generator.choices(list(num_missing), list(num_missing.values()))[0]
         with reading(output, self.reads, random.Random(self.num_rounds)):
             if kind in self._takeovers.kinds:
@@ -55,12 +55,12 @@ class Chaos:
                     self._count(kind, num_missing)
             else:
                 self._run_to_its_end(output, generator, num_missing)
-        drawn = self._job.drawn()[num_drawn_before:]
-        self.num_items_drawn_again += len(drawn) - len(set(drawn))
+        rendered = self._job.rendered()[num_rendered_before:]
+        self.num_items_rendered_again += len(rendered) - len(set(rendered))
         found = compare(self._undisturbed, output)
         self.damage += found
         self.num_rounds += 1
-        print(f"round {self.num_rounds}: {len(drawn)} draws, {found}, {self.reads}", flush=True)
+        print(f"round {self.num_rounds}: {len(rendered)} renders, {found}, {self.reads}", flush=True)
         if found == Damage() and "://" not in output:
             shutil.rmtree(output)
 
@@ -97,9 +97,9 @@ class Chaos:
                 f"broken {self.damage.broken}, left over {self.damage.left_over}",
                 f"read while it ran: {self.reads.num_reads} times, {self.reads.num_media} media; items doubled "
                 f"{self.reads.num_doubled}, media missing or damaged {self.reads.num_broken}",
-                f"rendered again: {self.num_items_drawn_again} items, "
-                f"{self.num_items_drawn_again / max(1, num_items):.1%} of "
-                f"all, {self.num_items_drawn_again / max(1, self.kills.total()):.1f} a kill",
+                f"rendered again: {self.num_items_rendered_again} items, "
+                f"{self.num_items_rendered_again / max(1, num_items):.1%} of "
+                f"all, {self.num_items_rendered_again / max(1, self.kills.total()):.1f} a kill",
             ]
         )
 

@@ -1,4 +1,4 @@
-"""The job that is disturbed: some hundred small images by Sana, drawn by a few actors."""
+"""The job that is disturbed: some hundred small images by Sana, rendered by a few actors."""
 
 import subprocess
 import sys
@@ -52,9 +52,9 @@ class Job:
             pa.table({"id": ids, "prompt": [f"prompt {index}" for index in ids]}), folder / "prompts.parquet"
         )
 
-    def drawn(self) -> list[str]:
-        """Request hashes of all that was drawn so far, those drawn again once more."""
-        file = self._folder / "notes" / "drawn"
+    def rendered(self) -> list[str]:
+        """Request hashes of all that was rendered so far, those rendered again once more."""
+        file = self._folder / "notes" / "rendered"
         return file.read_text().splitlines() if file.exists() else []
 
     @property

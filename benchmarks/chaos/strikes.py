@@ -33,7 +33,7 @@ _NUM_STRIKES_IN_A_SMALL_JOB = 6
 
 
 class Strikes:
-    """The processes that draw for a job, and how to kill them.
+    """The processes that render for a job, and how to kill them.
 
     Args:
         notes: the folder that `notes/sitecustomize.py` writes to.
@@ -78,8 +78,8 @@ class Strikes:
         """Wait for the right moment of this submission and kill; returns whether it struck work in progress."""
         if kind not in (ROLL_UP, *SIGNALS_IN_ROLL_UP):
             most = min(_MAX_ITEMS_BETWEEN_STRIKES, max(1, self._job.num_items // _NUM_STRIKES_IN_A_SMALL_JOB))
-            num_drawn = len(self._job.drawn()) + self._generator.randint(1, most)
-            if not _wait_for(lambda: len(self._job.drawn()) >= num_drawn, driver):
+            num_rendered = len(self._job.rendered()) + self._generator.randint(1, most)
+            if not _wait_for(lambda: len(self._job.rendered()) >= num_rendered, driver):
                 return False
         return self._by_kind[kind](driver)
 

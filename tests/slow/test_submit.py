@@ -103,7 +103,7 @@ def test_the_lines_of_the_readme(tmp_path: Path, checkpoints: Path, my_jobs: Pat
         rendermill.model(model, f"{model}-shapes", batch=1, pool=pool)
     rows = [{"prompt": f"prompt {index}", "model": "sana"} for index in range(NUM_IMAGES)]
     rows += [{"prompt": f"prompt {index}", "model": "wan"} for index in range(NUM_VIDEOS)]
-    rows[NUM_IMAGES - 1]["prompt"] = "an image that hangs in drawing"
+    rows[NUM_IMAGES - 1]["prompt"] = "an image that hangs in rendering"
     rendermill.manifest(rows)
     rendermill.write_job(shared_disk=True).rename(my_jobs / "nightly.yaml")
     poisoned = f"--runtime-env-json={json.dumps({'env_vars': sabotaged_by('poison')})}"

@@ -1,6 +1,6 @@
 """Python imports this where the folder is on PYTHONPATH: a chaos run's processes note what they do, and spring traps.
 
-In the folder that CHAOS_NOTES names, `drawn` gets a line for every item drawn; `rolling-up` is there while a driver
+In the folder that CHAOS_NOTES names, `rendered` gets a line for every rendered item; `rolling-up` exists while a driver
 rolls up, and `roll-up-seconds` gets a line when it is done. A driver springs the trap in `trap.json`
 (`benchmarks.chaos.traps`) at one of its changes to the output; one of its tasks springs the one in `poison.json`.
 
@@ -30,7 +30,7 @@ def _note_drawn_items(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, "Sana.render")
     def render(wrapped: Callable[..., Any], instance: Any, arguments: Any, keywords: Any) -> Any:
         rendered = wrapped(*arguments, **keywords)
-        with (NOTES / "drawn").open("a") as file:
+        with (NOTES / "rendered").open("a") as file:
             file.write("".join(f"{request.request_hash}\n" for request in arguments[0]))
         return rendered
 

@@ -1,4 +1,4 @@
-"""Items that end, stop or hang their process in any stage: they become failures, and every other item is drawn."""
+"""Items that end, stop or hang their process in any stage: they become failures, and every other item is rendered."""
 
 import re
 import subprocess
@@ -14,10 +14,10 @@ from benchmarks.local_cluster import Cluster, ray_head, ray_node
 from tests.support.commands import ROOT, Rendermill, sabotaged_by
 
 POISON = {
-    "raises in drawing": ("ValueError", "poison"),
-    "interrupts drawing": ("KeyboardInterrupt", "KeyboardInterrupt"),
-    "is unspeakable in drawing": ("Unspeakable", "its message cannot be read"),
-    "hangs in drawing": ("DeadlinePassed", "3 times while it rendered this item alone: not done after 4 s"),
+    "raises in rendering": ("ValueError", "poison"),
+    "interrupts rendering": ("KeyboardInterrupt", "KeyboardInterrupt"),
+    "is unspeakable in rendering": ("Unspeakable", "its message cannot be read"),
+    "hangs in rendering": ("DeadlinePassed", "3 times while it rendered this item alone: not done after 4 s"),
     "interrupts encoding": ("KeyboardInterrupt", "KeyboardInterrupt"),
     "is unspeakable in encoding": ("Unspeakable", "its message cannot be read"),
     "stops in encoding": (
@@ -47,7 +47,7 @@ def test_poison_costs_the_poisonous_items_alone(rendermill: Rendermill) -> None:
     for way, (_, words) in POISON.items():
         assert words in failures[way]["error"], failures[way]
 
-    assert rendermill.run("retry", rendermill.output).status == 0, "without the poison they can be drawn"
+    assert rendermill.run("retry", rendermill.output).status == 0, "without the poison they can be rendered"
     assert len(rendermill.table("metadata")) == 20
     assert rendermill.table("failures") == []
 

@@ -37,7 +37,7 @@ def _poison_drawing(module):
     @wrapt.patch_function_wrapper(module, "Sana.render")
     def render(wrapped, instance, arguments, keywords):
         for request in arguments[0]:
-            _act(request.prompt, "drawing")
+            _act(request.prompt, "rendering")
             if "breaks the device" in request.prompt:
                 import torch
 
