@@ -28,6 +28,8 @@ def free_port() -> int:
 
 def end_process_tree(process: subprocess.Popen[Any]) -> None:
     """Kill a process of ours and all that it started: Ray's own way of stopping takes half a minute."""
+    if process.poll() is not None:
+        return
     started = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     for child in started:
@@ -54,9 +56,19 @@ class Cluster:
     environment: dict[str, str]
 
 
+_WITH_ANOTHER_PYTHON = "import sys; from ray.scripts.scripts import main; sys.executable = sys.argv.pop(1); main()"
+
+
 @contextlib.contextmanager
-def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[Any]]:
-    """A Ray node, `ray start --block`, that runs until the block ends."""
+def ray_node(
+    *arguments: str, environment: Mapping[str, str], python: Path | None = None
+) -> Iterator[subprocess.Popen[Any]]:
+    """Run a Ray node, `ray start --block`, until the block ends.
+
+    Args:
+        python: the program that Ray starts its processes with; None: the Python of its environment.
+    """
+    ray = ["ray"] if python is None else [sys.executable, "-c", _WITH_ANOTHER_PYTHON, str(python)]
     # Ray's sockets lie in its temporary folder, and their paths must be short. In a folder that nodes share, each
     # unpacks a submitted job over that of the others.
     folder = Path(tempfile.mkdtemp(prefix="rm-"))
@@ -64,7 +76,7 @@ def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subpro
         # by default every node's agent listens on one and the same port
         own = (f"--temp-dir={folder}", f"--dashboard-agent-listen-port={free_port()}")
         node = subprocess.Popen(
-            ["ray", "start", "--block", *own, *arguments],
+            [*ray, "start", "--block", *own, *arguments],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -82,12 +94,15 @@ def ray_node(*arguments: str, environment: Mapping[str, str]) -> Iterator[subpro
 
 
 @contextlib.contextmanager
-def ray_head(num_cpus: int = 4, token: str | None = None, has_dashboard: bool = False) -> Iterator[Cluster]:
-    """A Ray cluster of one node.
+def ray_head(
+    num_cpus: int = 4, token: str | None = None, has_dashboard: bool = False, python: Path | None = None
+) -> Iterator[Cluster]:
+    """Run a Ray cluster of one node.
 
     Args:
         token: None for a new one.
         has_dashboard: whether its dashboard runs, which jobs are submitted to.
+        python: as that of `ray_node`.
     """
     port, dashboard_port, metrics_port = free_port(), free_port(), free_port()
     environment = os.environ | {
@@ -98,7 +113,7 @@ def ray_head(num_cpus: int = 4, token: str | None = None, has_dashboard: bool = 
     }
     ports = (f"--port={port}", f"--dashboard-port={dashboard_port}", f"--metrics-export-port={metrics_port}")
     options = (f"--num-cpus={num_cpus}", f"--include-dashboard={str(has_dashboard).lower()}")
-    with ray_node("--head", *options, *ports, environment=environment) as head:
+    with ray_node("--head", *options, *ports, environment=environment, python=python) as head:
         address = f"127.0.0.1:{port}"
         yield Cluster(
             address,

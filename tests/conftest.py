@@ -12,6 +12,7 @@ import torch
 from benchmarks.local_cluster import Cluster, ray_head
 from tests.support import allowed_skips, chaos_seed
 from tests.support.commands import FORKS, PRELOADED, ROOT, Rendermill
+from tests.support.forked_workers import forked_workers
 
 torch.set_num_threads(1)  # two test processes with two threads each would wait for one another
 
@@ -38,7 +39,8 @@ def checkpoints() -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """One cluster for the whole session, and a server that forks commands for it."""
-    with ray_head() as head:
+    with forked_workers() as workers, ray_head(python=workers.python) as head:
+        workers.wait()
         FORKS.set_forkserver_preload(PRELOADED)
         with mock.patch.dict(os.environ, head.environment):  # Ray looks at some of it when it is imported
             forkserver.ensure_running()
