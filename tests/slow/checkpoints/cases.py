@@ -188,7 +188,7 @@ NOT_LOADED: dict[str, tuple[str, odd.Change, str]] = {
     "shift by size": (
         "wan",
         with_scheduler(**FLOW_MATCHING, use_dynamic_shifting=True),
-        "scheduler: FlowMatchEulerDiscreteScheduler cannot be used so: ValueError: `mu` must be passed",
+        "scheduler: FlowMatchEulerDiscreteScheduler cannot be used with this config: ValueError: `mu` must be passed",
     ),
 }
 """What only torch tells."""
