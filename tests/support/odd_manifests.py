@@ -15,7 +15,7 @@ from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import ModelContract
 from tests.support.commands import ROOT
 
-INT128 = ROOT / "tests" / "support" / "int128.parquet"
+INT128 = ROOT / "tests" / "unit" / "manifests" / "golden" / "int128.parquet"
 """As polars 2.1 writes a column `own` of the type Int128, which Arrow does not have."""
 NUM_ROWS = 4
 BEYOND = 2**62
