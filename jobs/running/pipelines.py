@@ -24,7 +24,7 @@ def make_pipeline(
     return ModelPipeline(
         spec=spec,
         workers=Workers(model.config.pool, model.num_gpus, model.max_actors, max_tasks(prepared.cluster)),
-        requests=RequestReader(prepared.validator, spec.reader, extra),
+        requests=RequestReader(resolved.name, prepared.validator, spec.reader, extra),
         media=MediaTasks(spec, resolved.encoding, prepared.output, extra),
         num_items_per_chunk=model.num_items_per_chunk,
         num_items_per_shard=resolved.num_items_per_shard,

@@ -21,10 +21,12 @@ class RequestReader:
     """Makes the tables of requests of one model.
 
     Attributes:
+        model: The model's name in the job file.
         guard: Finds the row group over which a reading process dies.
         extra: The manifest's own columns, which requests carry along.
     """
 
+    model: str
     validator: RowValidator
     guard: Guard
     extra: pa.Schema
@@ -32,7 +34,8 @@ class RequestReader:
     def read(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         """Read one part of the work: `batch["work"]` holds one `Work`. This is a step of a Dataset."""
         work: Work = batch["work"][0]
-        name = f"row group {work.row_group.index} of {work.row_group.file.name}"
+        # With the model, as the readers of several models may have one row group in hand at the same time.
+        name = f"row group {work.row_group.index} of {work.row_group.file.name} for {self.model}"
         yield from self.guard.steps(name, self.tables(work))
 
     def tables(self, work: Work) -> Iterator[pa.Table]:

@@ -3,22 +3,29 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rendermill.actors.services.crash_journal import CrashJournal
+from rendermill.actors.services.deaths import WorkerProcess
+from rendermill.actors.services.guard import Guard
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.console.signals import Interruption
 from rendermill.jobs.planning.remaining import Outstanding, Work
 from rendermill.jobs.running.commit import CommitLoop, Committer
+from rendermill.jobs.running.dataset.requests import RequestReader
 from rendermill.jobs.running.observers.observer import Commit
 from rendermill.jobs.running.observers.stop_reasons import StopReasons
 from rendermill.jobs.running.summary import exit_status, summary
 from rendermill.manifests.arrow.hash_set import HASH
 from rendermill.manifests.output.runs import RunState
+from rendermill.manifests.reader.manifest import open_manifest
+from rendermill.manifests.rows import RowValidator
 from tests.unit.manifests.output.test_ledger import open_ledger, receipt, receipts
 from tests.unit.manifests.output.test_runs import FILES
 
@@ -171,6 +178,31 @@ def test_after_an_interruption_what_has_arrived_is_committed(tmp_path: Path) -> 
 def interrupt(bench: Bench, commit: Commit) -> None:
     bench.recorder.commits.append(commit)
     bench.interruption.is_asked_for = True
+
+
+class NamesOnly:
+    """Stands for a `Guard`: keeps the names of the steps that it should guard."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def steps(self, name: str, _: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        self.names.append(name)
+        return iter(())
+
+
+def test_models_that_read_one_row_group_at_the_same_time_suspect_one_another_of_nothing(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a cat"]}), tmp_path / "prompts.parquet")
+    (row_group,) = open_manifest(str(tmp_path / "prompts.parquet")).row_groups
+    work = Work(row_group, np.array([0]), np.array([0]))
+    journal, guard = CrashJournal(), NamesOnly()
+    for model in ("sana", "wan"):
+        reader = RequestReader(model, RowValidator({}, None, 0), cast(Guard, guard), pa.schema([]))
+        assert not list(reader.read({"work": [work]}))
+        process = WorkerProcess("node", f"worker of {model}", 1, 0.0, "")
+        assert journal.suspicions(guard.names[-1:]) == {}
+        journal.began(process, model, guard.names[-1:])
+    assert journal.deaths() == {}
 
 
 def test_a_summary_says_what_was_done_why_it_stopped_and_what_to_do_next() -> None:
