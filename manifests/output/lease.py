@@ -69,16 +69,25 @@ class Lease:
         """Take the lease, and keep it alive in a thread until it is released or lost.
 
         Raises:
-            UserError: Another run holds it, or the output cannot be written.
+            UserError: Another run holds it (the message says which one, where and since when), or the output cannot be
+                written.
         """
         with as_user_errors("cannot be written", ("output",), self._folder.url):
-            number = newest_number(self._without_retries)
-            if number is not None and self._is_alive(number):
-                holder = read_lease(self._without_retries, number)
-                raise UserError(self._refusal(holder), ("output",), self._folder.url)
-            if not self.take(number):
-                raise UserError("another run has just begun to write there; wait for it", ("output",), self._folder.url)
-        threading.Thread(target=self._keep_alive, daemon=True).start()
+            while not self.take(self._number_of_a_dead_holder()):
+                pass  # another run was faster; it may hold the lease now, or have ended already
+        threading.Thread(target=self._keep_alive, name="lease", daemon=True).start()
+
+    def _number_of_a_dead_holder(self) -> int | None:
+        """Return the number of the newest lease, whose holder is dead; None if there was none.
+
+        Raises:
+            UserError: The holder is alive.
+        """
+        number = newest_number(self._without_retries)
+        if number is not None and self._is_alive(number):
+            holder = read_lease(self._without_retries, number)
+            raise UserError(self._refusal(holder), ("output",), self._folder.url)
+        return number
 
     def take(self, after: int | None) -> bool:
         """Create the lease that follows another one, whatever its holder does.

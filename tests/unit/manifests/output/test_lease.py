@@ -104,6 +104,18 @@ def test_a_number_that_comes_late_is_no_lease(tmp_path: Path) -> None:
     assert Folder(str(tmp_path)).names(layout.LEASE) == [layout.lease(9)]
 
 
+def test_a_run_follows_another_one_that_was_faster_and_has_ended(tmp_path: Path) -> None:
+    hold(tmp_path, machine="other")
+
+    def overtake(_: str) -> None:
+        follower = replace(new_holder("follower"), is_released=True)
+        Folder(str(tmp_path)).create(layout.lease(8), follower.as_json())
+
+    slow = Lease(Folder(str(tmp_path)), "slow", 0.05, overtake)
+    slow.acquire()
+    assert slow.number == 9
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"run_id": 3}', b"[" * 100_000, bytes(range(256))])
 def test_a_damaged_lease_or_a_stray_file_holds_nothing_for_ever(tmp_path: Path, content: bytes) -> None:
     folder = Folder(str(tmp_path))
