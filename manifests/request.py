@@ -7,8 +7,10 @@ argument name it in their `models.capabilities.Capabilities`; every other model 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ _MAX_UNGUIDED = 1.0
 
 @dataclass(frozen=True)
 class RequestField:
-    """What rendermill knows of one field of a request.
+    """The definition of one field of a request.
 
     Attributes:
         kind: of its values.
@@ -134,7 +136,7 @@ class Request:
     @property
     def shape(self) -> "Shape":
         """The batch key: what items must share to be rendered in one batch."""
-        return Shape.of({name: getattr(self, name) for name in (*BATCH_KEY, "guidance_scale")})
+        return Shape._make((*_sizes(self), self.is_guided, _others(partial(getattr, self))))
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "list[Request]":
@@ -208,9 +210,7 @@ class Shape(NamedTuple):
     @classmethod
     def of_key(cls, key: Mapping[str, Any]) -> "Shape":
         """Return the shape with these values of `BATCH_KEY` and this `is_guided`, such as a row of `batch_keys`."""
-        names = cls._fields[:-1]
-        others = [(name, key[name]) for name in BATCH_KEY if name not in names and key[name] is not None]
-        return cls(**{name: key[name] for name in names}, others=tuple(others))
+        return cls._make((*(key[name] for name in _SIZES), key["is_guided"], _others(key.__getitem__)))
 
     @property
     def work(self) -> int:
@@ -241,6 +241,15 @@ class Shape(NamedTuple):
         width, height, num_frames, num_steps = (int(match[number] or 1) for number in range(1, 5))
         others = [(name, json.loads(value)) for name, value in _OTHER.findall(match["others"])]
         return cls(width, height, num_frames, num_steps, match["guided"] is not None, tuple(others))
+
+
+_SIZES = Shape._fields[:-2]
+_sizes = attrgetter(*_SIZES)
+_OTHER_NAMES = tuple(name for name in BATCH_KEY if name not in _SIZES)
+
+
+def _others(value_of: Callable[[str], Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, value) for name in _OTHER_NAMES if (value := value_of(name)) is not None)
 
 
 _OTHER = re.compile(r', (\w+)=("(?:[^"\\]|\\.)*"|[^", ]+)')

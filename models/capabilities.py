@@ -22,7 +22,7 @@ class BadConfig(Exception):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a checkpoint can render.
+    """The arguments that a checkpoint takes, and their bounds.
 
     Attributes:
         kind: whether it renders images or videos.
@@ -123,3 +123,11 @@ class Family:
     max_sequence_length: int | None = None
     components: Sequence[str] = ("tokenizer", "text_encoder", "vae", "scheduler")
     defaults_of: Callable[[Configs], Mapping[str, Any]] = lambda _: {}
+
+    def all_defaults(self, configs: Configs) -> dict[str, Any]:
+        """Return the defaults of a checkpoint with these configs, for what neither job file nor row sets.
+
+        Raises:
+            BadConfig: a config lacks what a default depends on.
+        """
+        return {**self.defaults, **self.defaults_of(configs)}

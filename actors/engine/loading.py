@@ -42,7 +42,7 @@ def request_for(checkpoint: Checkpoint, **row: Any) -> Request:
         RowProblem: the model cannot render this; the message says why.
     """
     family = registry.FAMILIES[checkpoint.pipeline_class]
-    defaults = {**family.defaults, **family.defaults_of(checkpoint.configs)}
+    defaults = family.all_defaults(checkpoint.configs)
     contract = ModelContract(defaults, family.capabilities(checkpoint.configs).problem, checkpoint.identity)
     item = RowValidator({"model": contract}, "model", job_seed=0).item(row)
     return Request(id=item.id, prompt=item.prompt, **item.settled.fields, **item.samples[0]._asdict())

@@ -12,6 +12,8 @@ from rendermill.manifests.storage.urls import absolute
 
 _YAML = (".yaml", ".yml")
 _PARQUET = b"PAR1"
+_SECONDS_OF_RETRIES = 60.0
+"""How long a command that looks at an output tries again while its store fails."""
 
 
 def check_is_job_file(place: str) -> None:
@@ -33,7 +35,7 @@ def check_is_job_file(place: str) -> None:
         raise UserError("a Parquet file, and no job file; a job file names it as its `manifest`", place=place)
 
 
-def output_folder(place: str, preset: str | None, date: str | None, patience_seconds: float = 0.0) -> Folder:
+def output_folder(place: str, preset: str | None, date: str | None) -> Folder:
     """Return the output that a command works on.
 
     Args:
@@ -46,7 +48,7 @@ def output_folder(place: str, preset: str | None, date: str | None, patience_sec
     """
     path, job_file = Path(place), _job_file(place, preset, date)
     if job_file is not None:
-        return _existing(job_file.job.output, f"{place}: its output", patience_seconds)
+        return _existing(job_file.job.output, f"{place}: its output")
     if preset or date:
         raise UserError("--environment and --date are for a job file, and this is none", place=place)
     if "://" not in place and path.exists() and not (path / FORMAT_FILE).is_file():
@@ -58,7 +60,7 @@ def output_folder(place: str, preset: str | None, date: str | None, patience_sec
             raise UserError(
                 f"a {kind}, and no output; give the folder or URL that a job writes, or its job file", place=place
             )
-    return _existing(place, "output", patience_seconds)
+    return _existing(place, "output")
 
 
 def _job_file(place: str, preset: str | None, date: str | None) -> JobFile | None:
@@ -67,8 +69,8 @@ def _job_file(place: str, preset: str | None, date: str | None) -> JobFile | Non
     return read_job_file(place, (), preset, date) if is_local and path.is_file() and path.suffix in _YAML else None
 
 
-def _existing(url: str, what: str, patience_seconds: float) -> Folder:
-    folder = Folder(absolute(url), patience_seconds)
+def _existing(url: str, what: str) -> Folder:
+    folder = Folder(absolute(url), _SECONDS_OF_RETRIES)
     with as_user_errors(f"{what} {folder.url}: cannot be read"):
         stored = folder.read(FORMAT_FILE)
     if stored is not None:

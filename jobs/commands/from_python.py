@@ -23,8 +23,6 @@ from rendermill.manifests.storage.folder import Folder
 JobSource = str | PathLike[str] | Mapping[str, Any] | Job
 """The path of a job file, its content, or a job that was read already."""
 
-_SECONDS_OF_RETRIES = 60.0
-
 
 def read_job(job: JobSource, overrides: Mapping[str, Any], environment: str | None, date: str | None) -> JobFile:
     """Read a job from whatever the caller has.
@@ -56,7 +54,7 @@ def output_of(place: JobSource) -> Folder:
     """
     if not isinstance(place, str | PathLike):
         place = read_job(place, {}, None, None).job.output
-    return output_folder(os.fspath(place), None, None, _SECONDS_OF_RETRIES)
+    return output_folder(os.fspath(place), None, None)
 
 
 @contextmanager

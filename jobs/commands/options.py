@@ -10,8 +10,6 @@ import click
 from rendermill.jobs.console.screen import write_out
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_SECONDS_OF_RETRIES = 60.0
-"""How long a command that looks at an output tries again while its store fails."""
 
 _environment = click.option("--environment", metavar="NAME", help="One of the job file's environments, such as prod.")
 _date = click.option(
@@ -73,7 +71,7 @@ def output_options(command: Callable[..., int]) -> Callable[..., int]:
     def with_output(place: str, environment: str | None, date: str | None, **options: object) -> int:
         from rendermill.jobs.commands.arguments import output_folder
 
-        return command(output=output_folder(place, environment, date, _SECONDS_OF_RETRIES), **options)
+        return command(output=output_folder(place, environment, date), **options)
 
     return with_output
 
@@ -95,7 +93,7 @@ def usage_problem(error: click.UsageError, arguments: Sequence[str]) -> str:
 
 
 def _override_with_dashes(option: str, arguments: Sequence[str]) -> str | None:
-    """What to write instead of `--limit 8` or `--models.sana.batch=4`; None if that is not a key of a job."""
+    """Return advice for `--limit 8` or `--models.sana.batch=4`; None if that is not a key of a job."""
     from rendermill.jobs.config.job import Job
 
     index = next(index for index, argument in enumerate(arguments) if argument.startswith(option))

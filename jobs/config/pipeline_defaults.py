@@ -23,6 +23,6 @@ def pipeline_defaults(checkpoint: str) -> tuple[str, Mapping[str, Any]] | None:
             if path.name in ("config.json", "scheduler_config.json"):
                 configs[path.parent.name] = json.loads(path.read_bytes())
         family = FAMILIES[model_index["_class_name"]]
-        return model_index["_class_name"], {**family.defaults, **family.defaults_of(configs)}
+        return model_index["_class_name"], family.all_defaults(configs)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, BadConfig):
         return None

@@ -68,13 +68,13 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     configs = changed_configs(checkpoint, config)
     try:
         capabilities = family.capabilities(configs)
-        own_defaults = family.defaults_of(configs)
+        pipeline_defaults = family.all_defaults(configs)
     except BadConfig as error:
         raise UserError(str(error), ("models", name, "checkpoint"), checkpoint.source) from error
     settings = _settings(job, name, config, checkpoint, family, on_gpu)
     encoding = Encoding(_media_format(name, config, capabilities.kind), config.quality, job.provenance)
     limits = Limits(capabilities, encoding)
-    defaults = _defaults(name, config, family, own_defaults, limits)
+    defaults = _defaults(name, config, pipeline_defaults, limits)
     asked = {
         "checkpoint": checkpoint.identity,
         "dtype": dict(settings.dtype),
@@ -239,10 +239,8 @@ def _media_format(name: str, config: ModelConfig, kind: Literal["image", "video"
     return media_format
 
 
-def _defaults(
-    name: str, config: ModelConfig, family: Family, own_defaults: Mapping[str, Any], limits: Limits
-) -> dict[str, Any]:
-    defaults: dict[str, Any] = {**family.defaults, **own_defaults, **config.defaults.model_dump(exclude_none=True)}
+def _defaults(name: str, config: ModelConfig, pipeline_defaults: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    defaults: dict[str, Any] = {**pipeline_defaults, **config.defaults.model_dump(exclude_none=True)}
     fields = {**dict.fromkeys(OPTIONAL_FIELDS), **defaults}
     fields["negative_prompt"] = fields["negative_prompt"] or None
     problem = limits.problem(fields)
