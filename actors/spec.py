@@ -12,7 +12,7 @@ _SECONDS_TO_LOAD = 7200.0
 
 @dataclass(frozen=True)
 class RendererSpec:
-    """What an actor needs to know to render with a model.
+    """The configuration of an actor that renders with a model.
 
     Attributes:
         model_name: as in the job file.
@@ -40,7 +40,7 @@ class RendererSpec:
 
     @property
     def profile_key(self) -> dict[str, Any]:
-        """What batch sizes depend on, except the device and its library versions; JSON values."""
+        """The key of the tuning profile, without the device and its library versions; JSON values."""
         return profile_key(self.checkpoint, self.settings)
 
     @property

@@ -59,7 +59,7 @@ def _processes() -> ProcessPoolExecutor:
 
 
 def scenes_of(pipeline_class: str, num_scenes: int) -> list[Scene]:
-    """What the captions say that a pipeline is asked to render: clips or pictures that training never saw."""
+    """Return scenes for a pipeline to render: clips or pictures that training never saw."""
     return held_out_scenes(random_clip if pipeline_class == "WanPipeline" else random_picture, num_scenes)
 
 
@@ -80,7 +80,7 @@ def judge(scenes: Sequence[Scene], rendered: Sequence[np.ndarray]) -> dict[str, 
 
 
 def measure_adherence(pipeline: Any, num_captions: int, batch_size: int, **arguments: Any) -> dict[str, float]:
-    """`judge` of so many captions, and seconds an item."""
+    """Render captions; return the shares that `judge` gives, and the seconds per item."""
     scenes = scenes_of(type(pipeline).__name__, num_captions)
     started = time.monotonic()
     rendered = render(pipeline, [caption(scene) for scene in scenes], batch_size, **arguments)

@@ -23,7 +23,7 @@ from shapes.text import VOCABULARY_SIZE, make_tokenizer
 
 @contextmanager
 def _random_weights() -> Iterator[None]:
-    """What is made within has seeded bfloat16 weights on the GPU."""
+    """Give models that are made within this context seeded bfloat16 weights on the GPU."""
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     try:

@@ -125,7 +125,7 @@ def bare_loop(checkpoint: Path, compiled: bool, batch: int, num_batches: int = 3
 
 @contextmanager
 def taken(num_bytes_left: int) -> Iterator[None]:
-    """Another process that takes the GPU's memory but for so many bytes."""
+    """Run another process that takes all of the GPU's memory but N bytes."""
     code = (
         "import sys, torch; free, _ = torch.cuda.mem_get_info(); "
         "taken = torch.empty(free - int(sys.argv[1]), dtype=torch.uint8, device='cuda'); print('taken', flush=True); "
@@ -142,7 +142,7 @@ def taken(num_bytes_left: int) -> Iterator[None]:
 
 
 def same(one: RunResult, other: RunResult) -> str:
-    """How many of the second run's items have the first's pixels."""
+    """Describe how many of the second run's items have the first's pixels."""
     num_same = sum(one.pixels.get(item) == pixels for item, pixels in other.pixels.items())
     return f"{num_same} of {len(other.pixels)} the same pixels"
 

@@ -37,7 +37,7 @@ _NUM_TRIALS = 20
 
 @dataclass
 class Cost:
-    """What a run took.
+    """The cost of one run.
 
     Attributes:
         start_up_seconds: until the first media.

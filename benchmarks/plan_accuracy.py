@@ -64,7 +64,7 @@ class Office:
 
 
 def write_manifest(path: Path, mix: list[tuple[dict[str, Any], int]], scale: float) -> None:
-    """Rows of each kind, so many of them."""
+    """Write a manifest with the given number of rows of each kind."""
     rows = [
         {"prompt": f"prompt {number}"} | kind for kind, num_rows in mix for number in range(round(num_rows * scale))
     ]

@@ -135,7 +135,7 @@ class Watch:
         return 0 < self.seen.calls.total() < self._num_calls
 
     def finish(self) -> Stage:
-        """What was seen, with the sizes that were proven."""
+        """Return the calls seen so far, with the sizes that were proven."""
         refuted, reasons = self._batches.refuted, self._batches.reasons
         for shape, sizes in self._batches.sizes.items():
             why = f"; {refuted[shape]} may not: {reasons[shape]}" if shape in refuted else ""
@@ -198,7 +198,7 @@ class Share:
     max_seconds: float
 
     def run(self) -> dict[str, Stage]:
-        """What came of it, by stage."""
+        """Render, and return the calls of each stage."""
         torch.set_num_threads(1)
         seen = self._count_calls()
         if self.sabotages:

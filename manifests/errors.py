@@ -35,7 +35,7 @@ class UserError(Exception):
 
 
 class Problem(NamedTuple):
-    """Why a request cannot be rendered or stored.
+    """The reason why a request cannot be rendered or stored.
 
     Attributes:
         name: of the field with the wrong value, or of several: `num_frames, fps`.
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
 
 class RowProblem(Exception):
-    """Why one row of a manifest cannot be rendered, in words."""
+    """The reason why one row of a manifest cannot be rendered."""
 
 
 class LeaseLost(Exception):

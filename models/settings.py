@@ -71,7 +71,7 @@ class Speedups(BaseModel):
 
 
 class Settings(BaseModel):
-    """How to load and run a model; docs/job-file.md explains each setting.
+    """The settings with which a model is loaded and run; docs/job-file.md explains each.
 
     Attributes:
         dtype: the dtype of each component by name, and of the others as `default`; names of torch dtypes.

@@ -29,7 +29,7 @@ from rendermill.models.settings import Settings
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine forms batches, and when it counts them as hung.
+    """The rules by which an engine forms batches and counts them as hung.
 
     Attributes:
         family: of the model.

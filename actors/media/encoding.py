@@ -122,7 +122,7 @@ def _problem_of_video(width: int, height: int, fps: float) -> Problem | None:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model can render and the format of its files can hold."""
+    """The limits of a model and of the format of its files."""
 
     capabilities: Capabilities
     encoding: Encoding

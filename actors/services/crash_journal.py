@@ -56,7 +56,7 @@ class _Attempt:
 
 @dataclass
 class _Signs:
-    """When a process last showed a sign of life, by this machine's clock, and how long it may be silent."""
+    """The time of a process's last sign of life, by this machine's clock, and how long it may be silent."""
 
     heard_at: float
     max_seconds_of_silence: float

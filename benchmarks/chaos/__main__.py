@@ -85,7 +85,7 @@ class Chaos:
         print(f"  {kind}", flush=True)
 
     def report(self, seconds: float) -> str:
-        """What was struck, and what came of it."""
+        """Describe the strikes so far and the damage that was found."""
         num_items = self.num_rounds * len(self._undisturbed)
         kills = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kills.items()))
         return "\n".join(

@@ -71,7 +71,7 @@ class Strikes:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What can be struck here."""
+        """The kinds of strikes that are possible here."""
         return tuple(self._by_kind)
 
     def strike(self, kind: str, driver: psutil.Process) -> bool:

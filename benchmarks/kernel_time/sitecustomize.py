@@ -21,7 +21,7 @@ _STAGES = ("encode", "denoise", "decode")
 
 
 class _Measurement:
-    """Of one process."""
+    """The measurement of one process."""
 
     def __init__(self) -> None:
         import torch

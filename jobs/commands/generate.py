@@ -33,7 +33,7 @@ _MAX_RECORDS_COMPARED = 50_000
 
 @dataclass(frozen=True)
 class Generated:
-    """What one run did.
+    """The result of one run.
 
     Attributes:
         output: The URL of the output.

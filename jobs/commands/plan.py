@@ -103,7 +103,7 @@ def _stored_hashes(output: Folder) -> StoredHashes:
 
 @dataclass(frozen=True)
 class _ModelEstimate:
-    """What is known of one model.
+    """The estimate for one model.
 
     Attributes:
         work: What it has to render; None if the pace of some of it is not known.

@@ -9,7 +9,7 @@ from rendermill.jobs.console.units import duration, size
 
 @dataclass(frozen=True)
 class ShapePlan:
-    """What a job would do for the items of one model and shape. See `jobs.planning.plan.ShapeCount` for the counts.
+    """The plan for the items of one model and shape. See `jobs.planning.plan.ShapeCount` for the counts.
 
     Attributes:
         batch_size: The number of items in a batch, as an earlier run measured; None: not known.
@@ -51,7 +51,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What a job would do.
+    """The plan of a job, as `rendermill plan` prints it.
 
     Attributes:
         num_duplicates: The number of rows that repeat an earlier row.

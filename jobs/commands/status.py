@@ -22,7 +22,7 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 
 @dataclass(frozen=True)
 class ModelProgress:
-    """How far one model is.
+    """The progress of one model.
 
     Attributes:
         num_to_do: The number of samples that the run set out to render.
@@ -47,7 +47,7 @@ class ModelProgress:
 
 @dataclass(frozen=True)
 class Status:
-    """What an output says about its newest run; times in ISO 8601, UTC.
+    """The status of an output's newest run; times in ISO 8601, UTC.
 
     Attributes:
         state: The state in `runs/<run_id>.json`, or `died` if the file says that the run is under way and the lease
@@ -140,7 +140,7 @@ def look(output: Folder) -> Status:
 
 
 def _end(models: Mapping[str, ModelProgress]) -> str | None:
-    """When the slowest model will be done; None if that is not known of each."""
+    """Return the time at which the slowest model will be done; None if that is not known of each."""
     seconds_left = [model.seconds_left for model in models.values()]
     if not seconds_left or None in seconds_left:
         return None

@@ -175,7 +175,7 @@ def _clash(earlier: Any, later: Any, keys: Keys = ()) -> Keys | None:
 
 
 def _place(layers: Sequence[Layer], keys: Keys, is_missing: bool = False) -> str | None:
-    """Where a key, or else the section that it belongs to, was set last; None if nothing sets either.
+    """Return the place that set a key, or else its section, last; None if nothing sets either.
 
     Args:
         is_missing: Whether to return where the section was begun instead.

@@ -63,7 +63,7 @@ def _bytes_per_item(shape: Shape, file_sizes: Mapping[Shape, float]) -> float | 
 
 @dataclass(frozen=True)
 class ModelWork:
-    """What one model has to render.
+    """The work of one model.
 
     Attributes:
         seconds: The time that its items take one actor.

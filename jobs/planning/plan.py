@@ -38,7 +38,7 @@ class ShapeCount:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job will do.
+    """The plan of a run: the samples to render, and counts of all others.
 
     Attributes:
         outstanding: the samples to render.

@@ -99,7 +99,7 @@ class CommitLoop:
         return self._interruption.is_asked_for or self._clocks.is_stopping or bool(self._reasons.run)
 
     def _work(self) -> dict[str, list[Work]]:
-        """What is outstanding, by model; models that have stopped are left out."""
+        """Return the outstanding work by model; models that have stopped are left out."""
         if self._interruption.is_asked_for:
             return {}
         work = self._committer.outstanding.work()

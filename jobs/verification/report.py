@@ -42,7 +42,7 @@ class Problems:
 
 @dataclass
 class Report:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
         num_records: The number of records that were read.

@@ -33,7 +33,7 @@ _MAX_BYTES_PER_REQUEST = 2**31
 
 
 class HeldLease(Protocol):
-    """What fencing needs of a `manifests.output.lease.Lease`."""
+    """The part of a `manifests.output.lease.Lease` that fencing needs."""
 
     number: int
     must_fence_parts: bool

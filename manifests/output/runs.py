@@ -22,7 +22,7 @@ _UNREADABLE = (ValueError, RecursionError)
 
 
 class ModelCounts(NamedTuple):
-    """How far one model is, in samples.
+    """The progress of one model, in samples.
 
     Attributes:
         num_to_do: The number of samples that the run set out to render.
@@ -50,7 +50,7 @@ class ModelCounts(NamedTuple):
 
 
 class Counts(BaseModel):
-    """What a run has done so far; absent from its file while it plans. Dictionaries are by model.
+    """The counts of a run so far; absent from its file while it plans. Dictionaries are by model.
 
     Attributes:
         num_to_do: As in `ModelCounts`, like the next three and `items_per_second_now`.

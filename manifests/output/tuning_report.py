@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class ModelReport(BaseModel):
-    """What the renderers of one model found out.
+    """The findings of one model's renderers.
 
     Attributes:
         batch_sizes: The batch size in use, by shape of item (`str(manifests.schema.Shape)`).
@@ -65,7 +65,7 @@ class AuditReport(BaseModel):
 
 
 class TuningReport(BaseModel):
-    """What the renderers of a run found out.
+    """The findings of a run's renderers.
 
     Attributes:
         models: One report per model that has had a renderer.

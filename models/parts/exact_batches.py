@@ -29,7 +29,7 @@ def shape_of(inputs: Sequence[torch.Tensor]) -> str:
 
 @dataclass
 class Work:
-    """What the calls of a stage did, beside giving results.
+    """The counts of a stage's calls.
 
     Attributes:
         num_slots: the number of items that the calls had room for.

@@ -35,7 +35,7 @@ _ARITHMETIC = frozenset(
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor lies in memory, without its values.
+    """The layout of a tensor in memory, without its values.
 
     Attributes:
         offset: the number of elements between the last aligned address and the first element.

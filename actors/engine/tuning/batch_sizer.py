@@ -23,7 +23,7 @@ _NUM_MEASUREMENTS = 2
 
 @dataclass
 class Learned:
-    """What is known of one shape of item and kept for the next run.
+    """The knowledge of one shape of item that is kept for the next run.
 
     Attributes:
         size: the number of items to render at once.

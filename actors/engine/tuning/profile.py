@@ -27,7 +27,7 @@ _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass
 class Profile:
-    """What was measured of one model with its settings, on one kind of device with its library versions.
+    """The measurements of one model with its settings, on one kind of device with its library versions.
 
     Shapes of items are given as text (`manifests.schema.Shape`).
 

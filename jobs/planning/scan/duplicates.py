@@ -20,7 +20,7 @@ _CONFLICT = "id: {!r} stands in several rows with different content; give each i
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What shared ids mean for each scanned sample; boolean arrays of shape (samples,).
+    """The duplicates and conflicts among scanned samples; boolean arrays of shape (samples,).
 
     Attributes:
         is_first: whether the sample's row is the first with its id.

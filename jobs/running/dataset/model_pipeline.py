@@ -56,7 +56,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class ModelPipeline:
-    """What the steps of one model's Dataset share.
+    """The Dataset of one model, with what its steps share.
 
     Attributes:
         num_items_per_chunk: The largest number of requests that an actor is handed at once.

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 
 class Origin(NamedTuple):
-    """Where a record was made: the values of its columns with these names."""
+    """The origin of a record: the values of its columns with these names."""
 
     model: str
     device: str
