@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rendermill.manifests.reader.kinds import COUNT, ID, INDEX, NUM_SAMPLES, NUMBER, RATE, SEED, TEXT, Kind
+from rendermill.manifests.reader.kinds import COUNT, ID, INDEX, JSON_TEXT, NUM_SAMPLES, NUMBER, RATE, SEED, TEXT, Kind
 
 _MAX_UNGUIDED = 1.0
 """The largest guidance scale at which classifier-free guidance has no effect."""
@@ -121,6 +121,23 @@ class Request:
     guidance_scale_2: Annotated[
         float | None, RequestField(NUMBER, "Guidance of Wan's low-noise expert; null: as `guidance_scale`.")
     ]
+    arguments: Annotated[
+        str | None,
+        RequestField(
+            JSON_TEXT,
+            "Further arguments of the pipeline by name, as JSON; null: none.",
+            given_by="rendermill",
+            in_batch_key=True,
+        ),
+    ] = None
+    inputs: Annotated[
+        str | None,
+        RequestField(
+            JSON_TEXT,
+            "Images and videos by the name of the pipeline's argument, as JSON: `url` and `sha256`; null: none.",
+            given_by="rendermill",
+        ),
+    ] = None
     request_hash: Annotated[
         str,
         RequestField(
@@ -210,7 +227,7 @@ class Shape(NamedTuple):
     @classmethod
     def of_key(cls, key: Mapping[str, Any]) -> "Shape":
         """Return the shape with these values of `BATCH_KEY` and this `is_guided`, such as a row of `batch_keys`."""
-        return cls._make((*(key[name] for name in _SIZES), key["is_guided"], _others(key.__getitem__)))
+        return cls._make((*(key[name] for name in _SIZES), key["is_guided"], _others(key.get)))
 
     @property
     def work(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from rendermill.manifests.errors import Problem
 from rendermill.manifests.request import BATCH_KEY, OPTIONAL_FIELDS
+from rendermill.models.inputs import InputSpec
 
 Configs = Mapping[str, Mapping[str, Any]]
 """The configs of a checkpoint: the content of the JSON file of each component by name, and of `model_index`."""
@@ -30,6 +31,9 @@ class Capabilities:
         frame_multiple: a video has `frame_multiple * k + 1` frames.
         max_num_inference_steps: the scheduler's number of training steps.
         arguments: names of the arguments that it takes beside sizes, steps and `guidance_scale`.
+        inputs: the images and videos that it takes, by the name of the pipeline's argument.
+        further_arguments: arguments of the pipeline that are no fields of a request (`Request.arguments`), with their
+            types, as pydantic takes them.
         per_item: names of the arguments in which the items of one batch may differ.
     """
 
@@ -38,6 +42,8 @@ class Capabilities:
     frame_multiple: int = 1
     max_num_inference_steps: int = 1000
     arguments: frozenset[str] = frozenset({"negative_prompt"})
+    inputs: Mapping[str, InputSpec] = field(default_factory=dict)
+    further_arguments: Mapping[str, Any] = field(default_factory=dict)
     per_item: frozenset[str] = field(
         default=frozenset({"negative_prompt", "fps", "guidance_scale", "guidance_scale_2"}), kw_only=True
     )

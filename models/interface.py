@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rendermill.manifests.request import Request
+from rendermill.models.inputs import Inputs
 from rendermill.models.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Rendered:
     Attributes:
         frames: uint8, (items, frames, height, width, 3), RGB.
         is_finite: bool, (items,); False where the decoder's output holds NaN or infinity.
+        audio: the sound of each item, float32, (channels, samples), -1 … 1; None if the model makes none.
+        audio_rate: samples per second of the sound.
         num_slots: the number of items that all calls of the denoiser had room for.
         num_padding: the number of these slots that were filled with copies of another item.
         num_trials: the number of trials of a larger batch size, which took additional time.
@@ -33,6 +36,8 @@ class Rendered:
 
     frames: torch.Tensor
     is_finite: torch.Tensor
+    audio: Sequence[torch.Tensor] | None = None
+    audio_rate: int | None = None
     num_slots: int = 0
     num_padding: int = 0
     num_trials: int = 0
@@ -76,11 +81,12 @@ class Model(ABC):
         """The name of the scheduler's class, as in records."""
 
     @abstractmethod
-    def encode(self, requests: Sequence[Request]) -> list[Any]:
-        """Encode the prompts of a chunk.
+    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[Any]:
+        """Encode the prompts and the inputs of a chunk.
 
         Args:
             requests: of any shapes.
+            inputs: of each request, by the name of the pipeline's argument; empty if no request has any.
 
         Returns:
             For each request its embeddings, which `render` takes.

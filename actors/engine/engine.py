@@ -1,6 +1,6 @@
 """The engine: renders requests with a loaded model, batch by batch, whatever one of the items does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from rendermill.actors.engine.watchdog import Watchdog
 from rendermill.actors.environment import make_deterministic
 from rendermill.manifests.request import Request, Shape
 from rendermill.models.capabilities import Family
+from rendermill.models.inputs import Inputs
 from rendermill.models.interface import Model
 from rendermill.models.registry import FAMILIES
 from rendermill.models.settings import Settings
@@ -127,8 +128,11 @@ class Engine:
                 profile.reasons[name] = batches.reasons
         return profile
 
-    def render(self, requests: Sequence[Request]) -> Iterator[Outcomes]:
+    def render(self, requests: Sequence[Request], inputs: Mapping[str, Inputs] | None = None) -> Iterator[Outcomes]:
         """Render requests of any shapes, one shape after another.
+
+        Args:
+            inputs: the decoded inputs of the requests that have any, by request hash.
 
         Yields:
             The outcomes of each batch, as soon as the batch is in the device's queue. Each request has one outcome.
@@ -137,37 +141,41 @@ class Engine:
         for request in requests:
             by_shape.setdefault(request.shape, []).append(request)
         for shape in sorted(by_shape):
-            yield from self._render_shape(by_shape[shape], attempt=1)
+            yield from self._render_shape(by_shape[shape], inputs or {}, attempt=1)
 
-    def render_one(self, request: Request, attempt: int = 1) -> Outcome:
+    def render_one(self, request: Request, attempt: int = 1, inputs: Inputs | None = None) -> Outcome:
         """Render an item alone, while the device does nothing else, and wait for it.
 
         Args:
             attempt: the number of the attempt, from 1.
+            inputs: the decoded inputs of the request.
         """
         self._queue.wait()
-        (outcome,) = [outcome for outcomes in self._render_shape([request], attempt) for outcome in outcomes.result()]
+        rendering = self._render_shape([request], {request.request_hash: inputs or {}}, attempt)
+        (outcome,) = [outcome for outcomes in rendering for outcome in outcomes.result()]
         return outcome
 
-    def _render_shape(self, requests: Sequence[Request], attempt: int) -> Iterator[Outcomes]:
+    def _render_shape(
+        self, requests: Sequence[Request], inputs: Mapping[str, Inputs], attempt: int
+    ) -> Iterator[Outcomes]:
         began = pace_clock()
         try:
-            items = self._encode(requests)
+            items = self._encode(requests, inputs)
         except BaseException as error:  # a model may raise anything; signals arrive in another thread
             if len(requests) == 1 or isinstance(error, DoesNotFit):
                 yield self._isolation.failures(requests, error, attempt)
             else:
                 for request in requests:
-                    yield from self._render_shape([request], attempt + 1)
+                    yield from self._render_shape([request], inputs, attempt + 1)
             return
         yield from self._render_encoded(items, began, attempt)
 
-    def _encode(self, requests: Sequence[Request]) -> list[Encoded]:
-        """Encode the prompts of a shape's requests, and check that memory suffices to render them."""
+    def _encode(self, requests: Sequence[Request], inputs: Mapping[str, Inputs]) -> list[Encoded]:
+        """Encode the prompts and inputs of a shape's requests, and check that memory suffices to render them."""
         names, shape = [request.request_hash for request in requests], requests[0].shape
         with self._watchdog.watching(names, self._tuning.deadline_seconds(shape, len(requests))):
             stopwatch = Stopwatch()
-            embeddings = self._model.encode(requests)
+            embeddings = self._model.encode(requests, [inputs.get(name, {}) for name in names])
             stopwatch.stop()
             num_tokens_cut = self._model.count_cut_tokens(requests)
             self._queue.report_stage("encode", stopwatch)

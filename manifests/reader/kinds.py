@@ -101,6 +101,8 @@ SEED = Kind(pa.int64(), pa.int64(), _whole_number(0, MAX_SEED))
 INDEX = Kind(pa.int64(), pa.int32(), _whole_number(0, 2**31 - 1))
 COUNT = Kind(pa.int64(), pa.int32(), _whole_number(1, 2**31 - 1), Annotated[int, Field(ge=1)])
 NUM_SAMPLES = Kind(pa.int64(), pa.int32(), _whole_number(1, MAX_NUM_SAMPLES))
+JSON_TEXT = Kind(pa.string(), pa.string(), _text)
+"""Canonical JSON (`manifests.identity.canonical_json`) as text."""
 NUMBER = Kind(pa.float64(), pa.float64(), _number, Annotated[float, Field(allow_inf_nan=False)])
 RATE = Kind(pa.float64(), pa.float64(), _number, Annotated[float, Field(gt=0, allow_inf_nan=False)])
 """A number above 0. A manifest's is checked by the model, whose message says the range."""

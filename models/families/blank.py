@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from rendermill.manifests.request import Request
+from rendermill.models.inputs import Inputs
 from rendermill.models.interface import Model, Rendered
 from rendermill.models.parts.exact_batches import ExactBatches
 from rendermill.models.settings import Settings
@@ -17,7 +18,7 @@ from rendermill.models.settings import Settings
 class Blank(Model):
     """Renders pictures whose colour is the last 24 bits of the seed."""
 
-    def __init__(self, folder: Path, settings: Settings, device: str) -> None:  # noqa: ARG002
+    def __init__(self, folder: Path, settings: Settings, device: str) -> None:
         self._device = device
         self._denoiser_batches = ExactBatches(None)
 
@@ -32,10 +33,10 @@ class Blank(Model):
     def save_memory(self) -> str | None:
         return None
 
-    def encode(self, requests: Sequence[Request]) -> list[None]:
+    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[None]:
         return [None] * len(requests)
 
-    def denoise(self, requests: Sequence[Request], embeddings: Sequence[None]) -> torch.Tensor:  # noqa: ARG002
+    def denoise(self, requests: Sequence[Request], embeddings: Sequence[None]) -> torch.Tensor:
         # (items, frames, height, width, 3)
         colours = [list(request.seed.to_bytes(8, "big")[-3:]) for request in requests]
         shape = (requests[0].num_frames, requests[0].height, requests[0].width, 3)

@@ -14,6 +14,7 @@ import torch
 from diffusers import SanaPipeline
 
 from rendermill.manifests.request import Request
+from rendermill.models.inputs import Inputs
 from rendermill.models.interface import Model, Rendered
 from rendermill.models.parts.compilation import compile_decoder, prepare_blocks
 from rendermill.models.parts.exact_batches import ExactBatches
@@ -68,7 +69,7 @@ class Sana(Model):
         return save_memory(self._pipeline, self._settings)
 
     @torch.no_grad()
-    def encode(self, requests: Sequence[Request]) -> list[PromptEmbeddings]:
+    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[PromptEmbeddings]:
         prompts = [request.prompt for request in requests]
         positive = self._encode(prompts, self._text_batches, **self._arguments)
         # the complex human instruction precedes prompts only, as in the stock pipeline
@@ -186,7 +187,7 @@ class SanaSprint(Sana):
     """`SanaSprintPipeline`: 1–4 steps, guidance embedded in the model, noise between steps."""
 
     @torch.no_grad()
-    def encode(self, requests: Sequence[Request]) -> list[PromptEmbeddings]:
+    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[PromptEmbeddings]:
         encoded = self._encode([request.prompt for request in requests], self._text_batches, **self._arguments)
         return [PromptEmbeddings(*tensors) for tensors in encoded]
 

@@ -14,6 +14,7 @@ from diffusers import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from rendermill.manifests.request import Request
+from rendermill.models.inputs import Inputs
 from rendermill.models.interface import Model, Rendered
 from rendermill.models.parts.compilation import prepare_blocks
 from rendermill.models.parts.exact_batches import ExactBatches
@@ -73,7 +74,7 @@ class Wan(Model):
         return save_memory(self._pipeline, self._settings)
 
     @torch.no_grad()
-    def encode(self, requests: Sequence[Request]) -> list[PromptEmbeddings]:
+    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[PromptEmbeddings]:
         def encode(batch: list[str]) -> tuple[torch.Tensor, ...]:
             return (
                 self._pipeline._get_t5_prompt_embeds(

@@ -130,6 +130,6 @@ def _sorted_requests(samples: list[tuple[Item, Sample]], extra: pa.Table, schema
             return pa.array(own[field.name], field.type)
         if field.name in extra.schema.names:
             return extra[field.name]
-        return pa.array([some.fields[field.name] for some in settled.values()], field.type).take(number_of_sample)
+        return pa.array([some.fields.get(field.name) for some in settled.values()], field.type).take(number_of_sample)
 
     return pa.table([column(field) for field in schema], schema)

@@ -59,7 +59,7 @@ def test_one_more_line_is_one_more_argument_everywhere(tmp_path: Path) -> None:
     found = json.loads(finished.stdout)
     assert found == {
         "manifest column": "strength: double",
-        "record columns": ["guidance_scale_2", "strength", "num_tokens_cut"],
+        "record columns": ["inputs", "strength", "num_tokens_cut"],
         "documentation": True,
         "default in the job file": 0.25,
         "wrong default": "strength",
