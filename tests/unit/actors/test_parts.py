@@ -67,6 +67,8 @@ RECORD = {
     "num_inference_steps": 20,
     "guidance_scale": 4.5,
     "guidance_scale_2": None,
+    "arguments": None,
+    "inputs": None,
     "scheduler": "DPMSolverMultistepScheduler",
     "request_hash": "00" * 16,
 }
