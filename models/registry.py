@@ -139,7 +139,7 @@ FAMILIES: Mapping[str, Family] = {
         speedups=_FASTER_PRODUCTS,
     ),
     "WanPipeline": Family(
-        implementation="rendermill.models.families.wan:Wan",
+        implementation="rendermill.models.families.wan.loop:Wan",
         defaults={
             "width": 832,
             "height": 480,
