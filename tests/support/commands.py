@@ -18,6 +18,7 @@ import yaml
 
 from benchmarks.local_cluster import Cluster
 from rendermill.jobs.cli import main
+from tests.support.forked_workers.python_path import take_python_path
 
 ROOT = Path(__file__).parents[2]
 MAX_SECONDS = 300
@@ -35,6 +36,7 @@ def _command(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]
     os.environ.update(environment)
     for stream, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    take_python_path()
     sys.exit(main(arguments))
 
 
@@ -106,9 +108,9 @@ class Rendermill:
         return path
 
     def run(self, *arguments: str | Path, cwd: Path = ROOT, **environment: str) -> Finished:
-        """Run a command to its end, by the installed program if its environment decides what is imported."""
+        """Run a command to its end, in a fork where it runs on the session's cluster."""
         given = {**self.environment, **environment}
-        if self.cluster is None or "PYTHONPATH" in environment:
+        if self.cluster is None:
             program = [Path(sys.executable).with_name("rendermill"), *map(str, arguments)]
             finished = subprocess.run(program, cwd=cwd, env=given, capture_output=True, text=True, timeout=MAX_SECONDS)
             return Finished(finished.returncode, finished.stdout, finished.stderr)

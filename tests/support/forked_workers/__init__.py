@@ -45,9 +45,8 @@ def forked_workers() -> Iterator[ForkedWorkers]:
         python = Path(folder, "python")
         python.write_text(f"#!{sys.executable} -ISE\n{(FOLDER / 'start_worker.py').read_text()}")
         python.chmod(0o755)
-        server = subprocess.Popen(
-            [sys.executable, FOLDER / "server.py", Path(folder, "socket")], stdout=log, stderr=log
-        )
+        command = [sys.executable, "-m", f"{__name__}.server", Path(folder, "socket")]
+        server = subprocess.Popen(command, cwd=FOLDER.parents[2], stdout=log, stderr=log)
         try:
             yield ForkedWorkers(python, server)
         finally:

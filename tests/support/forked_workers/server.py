@@ -12,6 +12,8 @@ import socket
 import sys
 from pathlib import Path
 
+from tests.support.forked_workers.python_path import take_python_path
+
 IMPORTED = (
     "diffusers.pipelines.sana.pipeline_sana_sprint",
     "diffusers.pipelines.wan.pipeline_wan",
@@ -30,7 +32,7 @@ IMPORTED = (
     "rendermill.manifests.schema",
     "rendermill.models.registry",
 )
-IGNORED = ("COLUMNS", "LD_PRELOAD", "LINES", "PATH", "SPT_NOENV")
+IGNORED = ("COLUMNS", "LD_PRELOAD", "LINES", "PATH", "PYTHONPATH", "SPT_NOENV")
 """Variables that nothing keeps that is imported here, beside Ray's own."""
 
 
@@ -47,6 +49,7 @@ def become_worker(request: dict, streams: list[int]) -> None:
     script = request["arguments"][0]
     sys.argv[:] = request["arguments"]
     sys.path[0] = str(Path(script).parent)
+    take_python_path()
     exec(compile(Path(script).read_text(), script, "exec"), {"__name__": "__main__", "__file__": script})
 
 
