@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rendermill.manifests.errors import Problem
 from rendermill.manifests.request import BATCH_KEY, OPTIONAL_FIELDS
@@ -15,6 +17,14 @@ _ALWAYS_TAKEN = frozenset({"width", "height", "num_frames", "fps", "num_inferenc
 """Arguments that every model takes, some of them with a single value."""
 _LACKS = {"guidance_scale_2": "has no second expert"}
 """Why a model does not take an argument, if there is more to say than that it takes none."""
+
+
+SEQUENCE_LENGTH = Annotated[int, Field(ge=1, le=8192)]
+"""The type of `max_sequence_length`."""
+FASTER_PRODUCTS = ("quantization", "float32_matmul_precision")
+"""The speedups of any transformer."""
+FEWER_PASSES = ("guidance_interval", "cache_interval")
+"""The speedups of a loop with many steps."""
 
 
 class BadConfig(Exception):
@@ -137,3 +147,24 @@ class Family:
             BadConfig: a config lacks what a default depends on.
         """
         return {**self.defaults, **self.defaults_of(configs)}
+
+
+def num_train_timesteps(configs: Configs) -> int:
+    """Return the largest number of steps that the scheduler has."""
+    return whole_number(configs, "scheduler", "num_train_timesteps", 1000)
+
+
+def whole_number(configs: Configs, component: str, key: str, default: int) -> int:
+    """Return a positive whole number of a component's config.
+
+    Args:
+        default: the value that the component's class uses if its config has none.
+
+    Raises:
+        BadConfig: the value is something else.
+    """
+    value = configs[component].get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        file = "scheduler_config.json" if component == "scheduler" else "config.json"
+        raise BadConfig(f"{component}/{file}: {key} should be a positive whole number, not {value!r}")
+    return value

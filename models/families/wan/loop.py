@@ -103,7 +103,7 @@ class Wan(Model):
         timesteps = self.begin(requests[0])
         item_generators = generators(requests)
         arguments = step_arguments(scheduler, generator=item_generators)
-        latents = self.first_latents(requests, condition, item_generators)
+        latents = self.first_latents(requests, condition, timesteps, item_generators)
         predict = self._prediction(requests, embeddings, condition)
         experts = self._experts_with_guidance(requests)
         forecast = Forecast(speedups.cache_interval, len(timesteps))
@@ -125,9 +125,13 @@ class Wan(Model):
         return timesteps
 
     def first_latents(
-        self, requests: Sequence[Request], condition: Condition, item_generators: list[torch.Generator]
+        self,
+        requests: Sequence[Request],
+        condition: Condition,
+        timesteps: torch.Tensor,
+        item_generators: list[torch.Generator],
     ) -> torch.Tensor:
-        """Return the latents of the first step: noise, float32."""
+        """Return the latents of the first step, float32: noise, and what the items' inputs add to it."""
         return noise(self.latent_shape(requests[0]), item_generators, self._device)
 
     def latent_shape(self, request: Request) -> tuple[int, ...]:
