@@ -2,13 +2,14 @@
 # make unit    run the tests that need no Ray: less than a minute
 # make test    run every check: ruff, format, types, import direction, tests
 # make nightly run the tests that are too long for each commit
+# make pipelines  try tiny checkpoints of many pipelines of diffusers
 # make audit   look for known vulnerabilities of all that constraints.txt pins; asks pypi.org
 
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
-.PHONY: demo unit test tests nightly checks format audit
+.PHONY: demo unit test tests nightly pipelines checks format audit
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -25,6 +26,9 @@ tests: .venv/installed
 
 nightly: .venv/installed
 	$(PYTEST) -m nightly --durations=10
+
+pipelines: .venv/installed
+	$(PYTEST) -m pipelines --durations=10
 
 checks: .venv/installed
 	$(BIN)/ruff check .

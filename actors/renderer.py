@@ -28,7 +28,7 @@ from rendermill.actors.spec import RendererSpec
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.output.tuning_report import AuditedRendering
 from rendermill.manifests.request import Request
-from rendermill.models.registry import FAMILIES
+from rendermill.models.registry import family_of
 
 _NUM_BATCHES_WAITING = 2
 
@@ -68,7 +68,7 @@ class Renderer:
             model = load_model(spec.checkpoint, settings, device, spec.patience_seconds)
         except (KeyboardInterrupt, SystemExit) as error:  # Ray would start the actor again endlessly
             raise RuntimeError(f"{type(error).__name__}: {one_line(error)}") from error
-        options = EngineOptions(FAMILIES[spec.checkpoint.pipeline_class], settings, spec.batch, spec.deadline_seconds)
+        options = EngineOptions(family_of(spec.checkpoint.pipeline_class), settings, spec.batch, spec.deadline_seconds)
         reporter = RayReporter(spec.journal, spec.findings, spec.model_name, spec.run_id)
         self._engine = Engine(model, options, reporter, watchdog_of_this_process(spec.journal), known)
         self._constants = place | {

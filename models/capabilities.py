@@ -44,6 +44,8 @@ class Capabilities:
         inputs: the images and videos that it takes, by the name of the pipeline's argument.
         further_arguments: arguments of the pipeline that are no fields of a request (`Request.arguments`), with their
             types, as pydantic takes them.
+        fixed: the only value of each argument that every other model takes and this one does not.
+        refused: arguments of the pipeline that a table cannot give, with the reason.
         per_item: names of the arguments in which the items of one batch may differ.
     """
 
@@ -54,6 +56,8 @@ class Capabilities:
     arguments: frozenset[str] = frozenset({"negative_prompt"})
     inputs: Mapping[str, InputSpec] = field(default_factory=dict)
     further_arguments: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     per_item: frozenset[str] = field(
         default=frozenset({"negative_prompt", "fps", "guidance_scale", "guidance_scale_2"}), kw_only=True
     )
@@ -92,6 +96,9 @@ class Capabilities:
         for name in OPTIONAL_FIELDS:
             if name not in self.arguments | _ALWAYS_TAKEN and fields[name] is not None:
                 return Problem(name, f"this model {_LACKS.get(name, 'takes none')}; leave it empty")
+        for name, value in self.fixed.items():
+            if fields[name] != value:
+                return Problem(name, "this model takes none; leave it empty")
         return None
 
     def _problem_of_image(self, fields: Mapping[str, Any]) -> Problem | None:

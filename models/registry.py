@@ -23,6 +23,7 @@ from rendermill.models.capabilities import (
     whole_number,
 )
 from rendermill.models.families.wan import registration as wan
+from rendermill.models.inspection.generic_family import generic_family
 from rendermill.models.interface import Model
 from rendermill.models.settings import Settings
 
@@ -102,9 +103,18 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+def family_of(pipeline_class: str) -> Family:
+    """Return the family of a pipeline class: one with a loop of its own, or that of any pipeline of diffusers.
+
+    Raises:
+        UnsupportedPipeline: the installed diffusers has no such class, or a table cannot give what it needs.
+    """
+    return FAMILIES.get(pipeline_class) or generic_family(pipeline_class)
+
+
 def implementation(pipeline_class: str) -> type[Model]:
     """Import and return the `Model` of a family, and with it torch and diffusers."""
-    module, name = FAMILIES[pipeline_class].implementation.split(":")
+    module, name = family_of(pipeline_class).implementation.split(":")
     model: type[Model] = getattr(import_module(module), name)
     return model
 

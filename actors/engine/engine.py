@@ -24,7 +24,7 @@ from rendermill.manifests.request import Request, Shape
 from rendermill.models.capabilities import Family
 from rendermill.models.inputs import Inputs
 from rendermill.models.interface import Model
-from rendermill.models.registry import FAMILIES
+from rendermill.models.registry import family_of
 from rendermill.models.settings import Settings
 
 
@@ -109,7 +109,7 @@ class Engine:
         settings = settings or Settings(dtype={"default": "bfloat16"}, compile=False, reference_batch=1)
         reporter = reporter or PlainReporter()
         model = load_model(checkpoint, settings, make_deterministic(settings.compile))
-        return cls(model, EngineOptions(FAMILIES[checkpoint.pipeline_class], settings), reporter, Watchdog(reporter))
+        return cls(model, EngineOptions(family_of(checkpoint.pipeline_class), settings), reporter, Watchdog(reporter))
 
     @property
     def busy_seconds(self) -> float:

@@ -41,7 +41,7 @@ def request_for(checkpoint: Checkpoint, **row: Any) -> Request:
     Raises:
         RowProblem: the model cannot render this; the message says why.
     """
-    family = registry.FAMILIES[checkpoint.pipeline_class]
+    family = registry.family_of(checkpoint.pipeline_class)
     defaults = family.all_defaults(checkpoint.configs)
     contract = ModelContract(defaults, family.capabilities(checkpoint.configs).problem, checkpoint.identity)
     item = RowValidator({"model": contract}, "model", job_seed=0).item(row)

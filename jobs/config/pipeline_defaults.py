@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rendermill.models.capabilities import BadConfig
-from rendermill.models.registry import FAMILIES
+from rendermill.models.inspection.generic_family import UnsupportedPipeline
+from rendermill.models.registry import family_of
 
 
 def pipeline_defaults(checkpoint: str) -> tuple[str, Mapping[str, Any]] | None:
@@ -22,7 +23,7 @@ def pipeline_defaults(checkpoint: str) -> tuple[str, Mapping[str, Any]] | None:
         for path in folder.glob("*/*config.json"):
             if path.name in ("config.json", "scheduler_config.json"):
                 configs[path.parent.name] = json.loads(path.read_bytes())
-        family = FAMILIES[model_index["_class_name"]]
+        family = family_of(model_index["_class_name"])
         return model_index["_class_name"], family.all_defaults(configs)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, BadConfig):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, BadConfig, UnsupportedPipeline):
         return None

@@ -17,10 +17,11 @@ from rendermill.manifests.request import OPTIONAL_FIELDS
 from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import ModelContract
 from rendermill.manifests.storage.urls import absolute
+from rendermill.models import registry
 from rendermill.models.capabilities import BadConfig, Family
+from rendermill.models.inspection.generic_family import UnsupportedPipeline
 from rendermill.models.parts.scheduler_arguments import problem_of_value, scheduler_arguments
 from rendermill.models.quantization.schemes import SCHEMES
-from rendermill.models.registry import FAMILIES
 from rendermill.models.settings import Settings, Speedups
 
 _ITEMS_PER_SHARD = {"image": 256, "video": 8}
@@ -115,10 +116,10 @@ def family_of(checkpoint: Checkpoint, name: str) -> Family:
         UserError: there is none for its pipeline, or the checkpoint lacks a component that the family needs.
     """
     keys = ("models", name, "checkpoint")
-    family = FAMILIES.get(checkpoint.pipeline_class)
-    if family is None:
-        known = ", ".join(FAMILIES)
-        raise UserError(f"it is a {checkpoint.pipeline_class}; known are {known}", keys, checkpoint.source)
+    try:
+        family = registry.family_of(checkpoint.pipeline_class)
+    except UnsupportedPipeline as error:
+        raise UserError(str(error), keys, checkpoint.source) from error
     model_index = checkpoint.configs["model_index"]
     for component in family.components:
         value = model_index.get(component)

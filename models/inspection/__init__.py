@@ -1,1 +1,1 @@
-"""Checks of a checkpoint before it is loaded."""
+"""What is known of a checkpoint and its pipeline before it is loaded."""

@@ -10,6 +10,9 @@ from typing import Any
 
 import accelerate
 import torch
+import transformers
+
+from rendermill.models.inspection.sources import pipeline_modules
 
 
 class WrongWeights(Exception):
@@ -26,7 +29,8 @@ def problem_of_weights(
         return f"{library} has no class {class_name}; another version may have it"
     tensors = {name: torch.empty(tuple(shape), dtype=torch.bfloat16, device="meta") for name, shape in shapes.items()}
     try:
-        compare = _compare_transformers if library == "transformers" else _compare_diffusers
+        is_of_transformers = issubclass(component_class, transformers.PreTrainedModel)
+        compare = _compare_transformers if is_of_transformers else _compare_diffusers
         return problem_in_words(*compare(component_class, dict(config), tensors))
     except Exception as error:
         return f"{class_name} cannot be made from its config.json and weights: {type(error).__name__}: {error}"
@@ -67,8 +71,9 @@ def problem_of_tokenizer(class_name: str, folder: str) -> str | None:
 
 
 def class_of(library: str, class_name: str) -> Any:
-    """Import and return a class of transformers or diffusers."""
-    return getattr(importlib.import_module(library), class_name)
+    """Import and return a class of transformers, of diffusers, or of one of diffusers' modules of pipelines."""
+    is_own = library in pipeline_modules()
+    return getattr(importlib.import_module(f"diffusers.pipelines.{library}" if is_own else library), class_name)
 
 
 def _compare_transformers(

@@ -32,6 +32,8 @@ def load_pipeline(folder: Path, settings: Settings, device: str) -> Any:
     if settings.scheduler:
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **settings.scheduler)
     if settings.vae_tiling:
+        if getattr(pipeline, "vae", None) is None:
+            raise ValueError(f"{type(pipeline).__name__} has no VAE that could decode in tiles; remove `vae_tiling`")
         pipeline.vae.enable_tiling()
     if settings.offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
@@ -84,7 +86,8 @@ def _load_components(
 
 def save_memory(pipeline: Any, settings: Settings) -> str | None:
     """Apply the next way to save memory to a diffusers pipeline: tiles first, then offload; see `Model.save_memory`."""
-    if not pipeline.vae.use_tiling:
+    vae = getattr(pipeline, "vae", None)
+    if vae is not None and not getattr(vae, "use_tiling", True):
         pipeline.vae.enable_tiling()
         return "the VAE decodes in tiles"
     if settings.offload == "if_needed" and not getattr(pipeline, "_all_hooks", None):

@@ -29,6 +29,7 @@ USES = {
     "_get_t5_prompt_embeds": "diffusers:WanPipeline",
     "_fix_state_dict_keys_on_load": "diffusers:ModelMixin",
     "_keys_to_ignore_on_load_unexpected": "diffusers:ModelMixin",
+    "_repeated_blocks": "diffusers:ModelMixin",
     "_compiled_call_impl": "torch.nn:Module",
     "_dynamo": "torch._dynamo:config.recompile_limit",
     "_inductor": "torch._inductor:config.deterministic",

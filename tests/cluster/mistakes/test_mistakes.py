@@ -51,7 +51,7 @@ def pickled_checkpoint(rendermill: Rendermill) -> dict[str, Any]:
 def unknown_pipeline(rendermill: Rendermill) -> dict[str, Any]:
     folder = rendermill.folder / "flux"
     folder.mkdir()
-    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipelin"}')
     return {"overrides": (f"models.sana.checkpoint={folder}",)}
 
 
@@ -63,7 +63,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
         "models.sana.checkpoint nobody/no-such-model: no such folder, and the Hub has no such model",
     ),
     "pickled checkpoint": (pickled_checkpoint, "vae/diffusion_pytorch_model.bin is a pickle"),
-    "unknown pipeline": (unknown_pipeline, "it is a FluxPipeline; known are SanaPipeline"),
+    "unknown pipeline": (unknown_pipeline, "has no pipeline FluxPipelin; did you mean FluxPipeline?"),
     "revision of a folder": (overrides("models.sana.revision=main"), "only a checkpoint on the Hub has a revision"),
     "unknown pipeline argument": (
         overrides("models.sana.pipeline_arguments.max_sequence_len=3"),
