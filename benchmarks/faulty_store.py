@@ -16,6 +16,7 @@ from benchmarks.chaos.compare import Damage, compare
 from benchmarks.chaos.job import MAX_SECONDS, Job
 from benchmarks.chaos.s3_server import faulty_proxy, kill_gateway, restart_gateway, s3_bucket
 from benchmarks.local_cluster import ray_head
+from tests.support.forked_workers import forked_workers
 
 
 def main() -> int:
@@ -33,7 +34,10 @@ def main() -> int:
         os.environ["CHAOS_NOTES"] = str(folder / "notes")
         bucket = stack.enter_context(s3_bucket(folder / "s3", "chaos"))
         counts = stack.enter_context(faulty_proxy(folder, given.share, given.client_timeout_seconds))
-        job = Job(folder, stack.enter_context(ray_head(num_cpus=4)), given.num_items, given.num_actors)
+        workers = stack.enter_context(forked_workers())
+        cluster = stack.enter_context(ray_head(num_cpus=4, python=workers.python))
+        workers.wait()
+        job = Job(folder, cluster, given.num_items, given.num_actors)
 
         started = time.monotonic()
         undisturbed = job.run(str(folder / "undisturbed"))

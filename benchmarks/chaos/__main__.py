@@ -25,6 +25,7 @@ from benchmarks.chaos.s3_server import s3_bucket
 from benchmarks.chaos.strikes import ENDS_THE_DRIVER, ROLL_UP, Strikes
 from benchmarks.chaos.takeovers import LEASE_SCALE, Takeovers
 from benchmarks.local_cluster import ray_head
+from tests.support.forked_workers import forked_workers
 
 
 class Chaos:
@@ -129,9 +130,11 @@ def main() -> int:
         outputs = str(folder / "outputs")
         if given.store == "s3":
             outputs = stack.enter_context(s3_bucket(folder / "s3", "chaos"))
-        cluster = stack.enter_context(ray_head(num_cpus=0))
+        workers = stack.enter_context(forked_workers())
+        cluster = stack.enter_context(ray_head(num_cpus=0, python=workers.python))
+        workers.wait()
         job = Job(folder, cluster, given.num_items, given.num_actors, given.layout, given.num_steps)
-        strikes = Strikes(cluster, job, folder / "notes", given.store == "s3", generator, stack)
+        strikes = Strikes(cluster, job, folder / "notes", given.store == "s3", generator, workers, stack)
         takeovers = Takeovers(job, folder / "notes", given.store == "s3", generator)
         kinds = given.kinds or (*strikes.kinds, *takeovers.kinds)
         num_missing = Counter(dict.fromkeys(kinds, given.num_kills))

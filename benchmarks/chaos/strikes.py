@@ -16,6 +16,7 @@ from benchmarks.chaos.job import Job
 from benchmarks.chaos.s3_server import kill_gateway, restart_gateway
 from benchmarks.chaos.traps import Trap, sprung, trap_set
 from benchmarks.local_cluster import Cluster, ray_node
+from tests.support.forked_workers import ForkedWorkers
 
 ROLL_UP = "driver while it rolls up"
 SIGNALS_IN_ROLL_UP = {
@@ -38,6 +39,7 @@ class Strikes:
     Args:
         notes: the folder that `notes/sitecustomize.py` writes to.
         has_gateway: whether the output is on the S3 server of `s3_server`.
+        workers: fork the workers of the nodes.
         nodes: closes the worker nodes that this starts.
     """
 
@@ -48,9 +50,10 @@ class Strikes:
         notes: Path,
         has_gateway: bool,
         generator: random.Random,
+        workers: ForkedWorkers,
         nodes: ExitStack,
     ) -> None:
-        self._cluster, self._job, self._notes = cluster, job, notes
+        self._cluster, self._job, self._notes, self._workers = cluster, job, notes, workers
         self._generator, self._nodes = generator, nodes
         self._start_node()
         self._by_kind: dict[str, Callable[[psutil.Process], bool]] = {
@@ -85,7 +88,8 @@ class Strikes:
 
     def _start_node(self) -> None:
         arguments = (f"--address={self._cluster.address}", "--num-cpus=4")
-        self._node = self._nodes.enter_context(ray_node(*arguments, environment=self._cluster.environment))
+        node = ray_node(*arguments, environment=self._cluster.environment, python=self._workers.python)
+        self._node = psutil.Process(self._nodes.enter_context(node).pid)
 
     def _kill_worker(self, title: str, driver: psutil.Process) -> bool:
         found: list[psutil.Process] = []
@@ -157,9 +161,12 @@ class Strikes:
         return True
 
     def _processes(self, title: str) -> Iterator[psutil.Process]:
-        for process in psutil.Process(self._node.pid).children(recursive=True):
+        """Those of the worker node of now: workers that outlive an earlier one's raylet run in another folder."""
+        folder = Path(self._node.cwd())
+        forked = psutil.Process(self._workers.server.pid).children(recursive=True)
+        for process in self._node.children(recursive=True) + forked:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if title in " ".join(process.cmdline()[:1]):
+                if title in " ".join(process.cmdline()[:1]) and Path(process.cwd()).is_relative_to(folder):
                     yield process
 
     def _processes_of_this_run(self, title: str) -> Iterator[psutil.Process]:
