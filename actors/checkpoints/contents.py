@@ -13,10 +13,12 @@ from rendermill.actors.checkpoints.files import CheckpointFiles
 from rendermill.actors.checkpoints.safetensors_header import GIT_LFS_POINTER, DamagedFile, Tensor
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.storage.errors import as_user_errors
+from rendermill.models.inspection.sources import pipeline_modules
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _LEFT_BY_TRAINING = ("training_args.bin", "optimizer*", "random_states_*", "rng_state*", "scheduler.*", "scaler.*")
-_LIBRARIES = ("diffusers", "transformers")
+_LIBRARIES = ("diffusers", "transformers", *sorted(pipeline_modules()))
+"""The libraries of classes: the two, and the modules in which diffusers has pipelines with classes of their own."""
 _WEIGHTS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _VARIANT = re.compile(rf"({'|'.join(_WEIGHTS.values())})(-\d+-of-\d+)?\.(?P<variant>\w+)(-\d+-of-\d+)?\.safetensors")
 _VARIANT_OF_INDEX = re.compile(rf"({'|'.join(_WEIGHTS.values())})\.safetensors\.index\.(?P<variant>\w+)\.json")
@@ -88,9 +90,9 @@ class _Reader:
                 configs[name] = config
             if name.startswith("tokenizer"):
                 self._check_tokenizer(name)
-            elif name == "scheduler":
+            elif name.endswith("scheduler"):
                 if config is None:
-                    raise self._lacks("scheduler/scheduler_config.json")
+                    raise self._lacks(f"{name}/scheduler_config.json")
             elif config is None and not self._holds_weights(name):
                 self._check_preprocessor(name)
             elif config is None:
@@ -157,14 +159,14 @@ class _Reader:
             if isinstance(library, str) and is_own:
                 raise self._problem(
                     f"{name} in its model_index.json is {value}, code of its own, which is never run; "
-                    f"only classes of {' and '.join(_LIBRARIES)} are"
+                    "only classes of diffusers and transformers are"
                 )
         if not isinstance(model_index["_class_name"], str):
             raise self._problem(f"`_class_name` in its model_index.json should be a name: {model_index['_class_name']}")
 
     def _config(self, name: str) -> dict[str, Any] | None:
         """Return a component's config; None if it has none."""
-        file = f"{name}/scheduler_config.json" if name == "scheduler" else f"{name}/config.json"
+        file = f"{name}/scheduler_config.json" if name.endswith("scheduler") else f"{name}/config.json"
         return self._json(file) if file in self._names else None
 
     def _check_tokenizer(self, name: str) -> None:
@@ -219,9 +221,12 @@ class _Reader:
         """
         variant = self._variant if self._has_variant(name) else None
         suffix = f".{variant}" if variant else ""
-        single = f"{name}/{_WEIGHTS[library]}{suffix}.safetensors"
-        index = f"{name}/{_WEIGHTS[library]}.safetensors.index{suffix}.json"
-        is_single = single in self._names and (library == "transformers" or index not in self._names)
+        # a class of a pipeline's own module may derive from either library; its files show which
+        own = "transformers" if any(file.startswith(f"{name}/model") for file in self._names) else "diffusers"
+        saved_by = library if library in _WEIGHTS else own
+        single = f"{name}/{_WEIGHTS[saved_by]}{suffix}.safetensors"
+        index = f"{name}/{_WEIGHTS[saved_by]}.safetensors.index{suffix}.json"
+        is_single = single in self._names and (saved_by == "transformers" or index not in self._names)
         if is_single:
             return [single]
         if index in self._names:

@@ -108,7 +108,7 @@ class Diffusers(Model):
         given = {**self._settings.pipeline_arguments, **json.loads(request.arguments or "{}")}
         arguments = {
             # JSON has no tuples, and pipelines add tuples of sizes to each other
-            **{name: TypeAdapter(known.further[name]).validate_python(value) for name, value in given.items()},
+            **{name: TypeAdapter(known.further[name] | None).validate_python(value) for name, value in given.items()},
             "generator": torch.Generator("cpu").manual_seed(request.seed),
             "output_type": "pil",
         }

@@ -104,7 +104,7 @@ class ConfigValues:
 
     def _named(self, text: str, depth: int) -> Any:
         component, *rest = text.removeprefix("self.").split(".")
-        if component in self._configs and rest and rest[-1] in self._configs[component]:
+        if rest and self._configs.get(component, {}).get(rest[-1]) is not None:
             return self._configs[component][rest[-1]]
         for value in self._candidates(text):
             try:

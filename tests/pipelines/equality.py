@@ -75,6 +75,13 @@ def render(engine: Engine, request: Request, inputs: Inputs) -> Outcome:
 
 def stock(folder: Path, case: Case, request: Request, inputs: Inputs) -> np.ndarray:
     """Return what the pipeline's users get: its frames as Pillow's pictures, (frames, height, width, 3)."""
+    output = call_stock(folder, case, request, inputs)
+    item = (output.frames if hasattr(output, "frames") else output.images)[0]
+    return np.stack([np.asarray(frame) for frame in ([item] if isinstance(item, Image.Image) else item)])
+
+
+def call_stock(folder: Path, case: Case, request: Request, inputs: Inputs) -> Any:
+    """Return the output of the stock pipeline."""
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     names = family_names(type(pipeline).__call__)
     fields = ("prompt", "width", "height", "num_frames", "num_inference_steps", "guidance_scale")
@@ -87,15 +94,13 @@ def stock(folder: Path, case: Case, request: Request, inputs: Inputs) -> np.ndar
         arguments["negative_prompt"] = request.negative_prompt
     pictures = {name: as_pictures(media) for name, media in inputs.items()}
     with global_seed(request.seed):
-        output = pipeline(
+        return pipeline(
             **arguments,
             **case.arguments,
             **pictures,
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type="pil",
         )
-    item = (output.frames if hasattr(output, "frames") else output.images)[0]
-    return np.stack([np.asarray(frame) for frame in ([item] if isinstance(item, Image.Image) else item)])
 
 
 def family_names(call: Any) -> set[str]:

@@ -3,18 +3,29 @@
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLQwenImage,
     ControlNetModel,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 
+from tests.pipelines.language_models import qwen3, qwen_vl, tokenizer
 from tests.pipelines.texts import clip_text, clip_tokenizer, t5_text, t5_tokenizer
 
 
@@ -105,3 +116,86 @@ def sdxl_controlnet() -> DiffusionPipeline:
     for parameter in controlnet.controlnet_down_blocks.parameters():  # which would be zero
         torch.nn.init.normal_(parameter, std=0.1)
     return StableDiffusionXLControlNetPipeline(**parts, controlnet=controlnet)
+
+
+def sd3() -> DiffusionPipeline:
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=32,
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pooled_projection_dim=64,
+        out_channels=4,
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(shift_factor=0.06),
+        text_encoder=clip_text(0, projects=True),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip_text(1, projects=True),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=t5_text(),
+        tokenizer_3=t5_tokenizer(),
+    )
+
+
+def pixart_sigma() -> DiffusionPipeline:
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=8,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=3,
+        caption_channels=32,
+        cross_attention_dim=24,
+        num_embeds_ada_norm=1000,
+        use_additional_conditions=False,
+    )
+    return PixArtSigmaPipeline(t5_tokenizer(), t5_text(), vae(), transformer, DPMSolverMultistepScheduler())
+
+
+def qwen_image() -> DiffusionPipeline:
+    torch.manual_seed(0)
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=3,
+        joint_attention_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    )
+    qwen_vae = AutoencoderKLQwenImage(
+        base_dim=24,
+        z_dim=4,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    return QwenImagePipeline(FlowMatchEulerDiscreteScheduler(), qwen_vae, qwen_vl(), tokenizer(), transformer)
+
+
+def z_image() -> DiffusionPipeline:
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[8, 4, 4],
+        axes_lens=[256, 32, 32],
+    )
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):  # which are not initialized
+        torch.nn.init.ones_(token)
+    return ZImagePipeline(FlowMatchEulerDiscreteScheduler(), vae(shift_factor=0.1), qwen3(), tokenizer(), transformer)

@@ -1,5 +1,6 @@
 """Tiny random text encoders with tokenizers that were trained from a few lines."""
 
+import json
 from typing import Any
 
 import torch
@@ -19,32 +20,32 @@ _LINES = [
     "a red circle left of a blue square", "a photo of a cat on a mat", "it moves right", "blurry, low quality",
     "the quick brown fox jumps over the lazy dog 0123456789", "a green triangle above a yellow star, une forêt",
 ]  # fmt: skip
-_SIZE = 400
+SIZE = 400
 
 
 def clip_tokenizer() -> CLIPTokenizer:
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)])
     trainer = trainers.BpeTrainer(
-        vocab_size=_SIZE,
+        vocab_size=SIZE,
         special_tokens=["<|startoftext|>", "<|endoftext|>"],
         end_of_word_suffix="</w>",
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(_LINES, trainer)
-    trained = __import__("json").loads(tokenizer.to_str())["model"]
+    trained = json.loads(tokenizer.to_str())["model"]
     merges = [tuple(pair) for pair in trained["merges"]]
     return CLIPTokenizer(vocab=trained["vocab"], merges=merges, model_max_length=77)
 
 
 def t5_tokenizer() -> T5Tokenizer:
     trainer = trainers.UnigramTrainer(
-        vocab_size=_SIZE, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        vocab_size=SIZE, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
     )
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.train_from_iterator(_LINES, trainer)
-    vocabulary = [tuple(pair) for pair in __import__("json").loads(tokenizer.to_str())["model"]["vocab"]]
+    vocabulary = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["vocab"]]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
 
 
@@ -55,7 +56,7 @@ def byte_tokenizer(special: list[str], template: str | None = None, **tokens: st
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=_SIZE, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=SIZE, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     tokenizer.train_from_iterator(_LINES, trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
@@ -74,7 +75,7 @@ def clip_text(seed: int, hidden_size: int = 32, projects: bool = False, **change
         intermediate_size=37,
         num_attention_heads=4,
         num_hidden_layers=3,
-        vocab_size=_SIZE,
+        vocab_size=SIZE,
         **changes,
     )
     return (CLIPTextModelWithProjection if projects else CLIPTextModel)(config).eval()
@@ -83,6 +84,6 @@ def clip_text(seed: int, hidden_size: int = 32, projects: bool = False, **change
 def t5_text(seed: int = 0, d_model: int = 32) -> T5EncoderModel:
     torch.manual_seed(seed)
     config = T5Config(
-        vocab_size=_SIZE, d_model=d_model, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0
+        vocab_size=SIZE, d_model=d_model, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0
     )
     return T5EncoderModel(config).eval()
