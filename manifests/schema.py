@@ -91,6 +91,12 @@ FRAMES = f"{INTERNAL_PREFIX}frames"
 """Raw pixels: uint8 bytes in order frame, row, column, RGB."""
 MEDIA = f"{INTERNAL_PREFIX}media"
 """The bytes of an encoded media file."""
+INPUT_PREFIX = f"{INTERNAL_PREFIX}input:"
+"""Begins the names of columns with the content of inputs that the manifest itself holds: bytes, or a list of them."""
+DECODED_PREFIX = f"{INTERNAL_PREFIX}decoded:"
+"""Begins the names of columns with decoded inputs, as `actors.media.inputs.packing` packs them."""
+INPUT_ERROR = f"{INTERNAL_PREFIX}input_error"
+"""The reason why a request's inputs cannot be used, as JSON: the type and the message of the error; else null."""
 
 
 def arrow_schema(columns: tuple[Column, ...], extra: pa.Schema | None = None) -> pa.Schema:

@@ -21,6 +21,7 @@ USES = {
     "_private": "ray.autoscaler._private.aws.node_provider:AWSNodeProvider",
     "_internal": "ray.data._internal.execution.streaming_executor:StreamingExecutor",
     "_topology": "ray.data._internal.execution.streaming_executor:StreamingExecutor",
+    "_cat_file": "fsspec.asyn:AsyncFileSystem",
     "_logical_plan": "ray.data:Dataset",
     "_execution_device": "diffusers:DiffusionPipeline",
     "_all_hooks": "diffusers:DiffusionPipeline",

@@ -1,0 +1,1 @@
+"""Where inputs come from: which places a manifest may name, and how files are fetched from them."""
