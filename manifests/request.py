@@ -151,6 +151,12 @@ class Request:
         return is_guided(self.guidance_scale)
 
     @property
+    def further_arguments(self) -> Mapping[str, Any]:
+        """The further arguments of the pipeline that were asked for, by name."""
+        further: dict[str, Any] = json.loads(self.arguments or "{}")
+        return further
+
+    @property
     def shape(self) -> "Shape":
         """The batch key: what items must share to be rendered in one batch."""
         return Shape._make((*_sizes(self), self.is_guided, _others(partial(getattr, self))))

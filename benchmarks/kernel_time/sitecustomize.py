@@ -83,7 +83,7 @@ class _Measurement:
         }
 
 
-@wrapt.when_imported("rendermill.models.families.sana")
+@wrapt.when_imported("rendermill.models.families.sana.text_to_image")
 def _measure(module: ModuleType) -> None:
     measurement = _Measurement()
 

@@ -15,7 +15,7 @@ STATIONS = [
     "jobs/running/dataset/requests.py",
     "actors/renderer.py",
     "actors/engine/engine.py",
-    "models/families/sana.py",
+    "models/families/sana/text_to_image.py",
     "actors/media/rendered_table.py",
     "jobs/running/dataset/media_tasks.py",
     "actors/media/store.py",

@@ -25,7 +25,7 @@ IS_DRIVER = "CHAOS_DRIVER" in os.environ
 _rolling_up = threading.Event()
 
 
-@wrapt.when_imported("rendermill.models.families.sana")
+@wrapt.when_imported("rendermill.models.families.sana.text_to_image")
 def _note_drawn_items(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, "Sana.render")
     def render(wrapped: Callable[..., Any], instance: Any, arguments: Any, keywords: Any) -> Any:

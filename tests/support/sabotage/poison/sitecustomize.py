@@ -32,7 +32,7 @@ def _act(prompt, stage):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@wrapt.when_imported("rendermill.models.families.sana")
+@wrapt.when_imported("rendermill.models.families.sana.text_to_image")
 def _poison_drawing(module):
     @wrapt.patch_function_wrapper(module, "Sana.render")
     def render(wrapped, instance, arguments, keywords):

@@ -1,7 +1,7 @@
-"""Sana and Sana Sprint, text to image: `diffusers.SanaPipeline` and `SanaSprintPipeline`.
+"""Sana, text to image: `diffusers.SanaPipeline`.
 
-Both loops are the stock pipelines' `__call__` (diffusers/pipelines/sana), item for item: guidance and noise per item,
-forward passes of proven sizes in strict mode, no resolution binning.
+The loop is the stock pipeline's `__call__` (diffusers/pipelines/sana/pipeline_sana.py), item for item: guidance and
+noise per item, forward passes of proven sizes in strict mode, no resolution binning.
 """
 
 import inspect
@@ -26,13 +26,21 @@ from rendermill.models.parts.step_cache import Forecast
 from rendermill.models.settings import Settings
 
 
-class PromptEmbeddings(NamedTuple):
-    """One prompt's embeddings (1, tokens, channels) and attention masks (1, tokens); negative ones for guidance."""
+class SanaEmbeddings(NamedTuple):
+    """What one request is rendered from.
+
+    Attributes:
+        prompt: its embeddings, (1, tokens, channels), and `prompt_mask` their attention mask, (1, tokens).
+        negative: the same of the negative prompt, for guidance.
+        image: the latents of an input; (1, halves, channels, height / factor, width / factor) for a ControlNet, without
+            halves for image to image.
+    """
 
     prompt: torch.Tensor
     prompt_mask: torch.Tensor
     negative: torch.Tensor | None = None
     negative_mask: torch.Tensor | None = None
+    image: torch.Tensor | None = None
 
 
 class Sana(Model):
@@ -69,7 +77,7 @@ class Sana(Model):
         return save_memory(self._pipeline, self._settings)
 
     @torch.no_grad()
-    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[PromptEmbeddings]:
+    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[SanaEmbeddings]:
         prompts = [request.prompt for request in requests]
         positive = self._encode(prompts, self._text_batches, **self._arguments)
         # the complex human instruction precedes prompts only, as in the stock pipeline
@@ -78,7 +86,7 @@ class Sana(Model):
             self._negative_text_batches,
             **self._arguments | {"complex_human_instruction": None},
         )
-        return [PromptEmbeddings(*ours, *theirs) for ours, theirs in zip(positive, negative, strict=True)]
+        return [SanaEmbeddings(*ours, *theirs) for ours, theirs in zip(positive, negative, strict=True)]
 
     def count_cut_tokens(self, requests: Sequence[Request]) -> list[int]:
         instruction, limit = self._arguments["complex_human_instruction"], self._arguments["max_sequence_length"]
@@ -110,13 +118,13 @@ class Sana(Model):
         return encode_unique(encode, batches, prompts)
 
     @torch.no_grad()
-    def denoise(self, requests: Sequence[Request], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
+    def denoise(self, requests: Sequence[Request], embeddings: Sequence[SanaEmbeddings]) -> torch.Tensor:
         # (items, channels, height / factor, width / factor), float32
         transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
         has_guidance = requests[0].is_guided
         guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
         stacked = [self._stacked(item, has_guidance) for item in embeddings]
-        embeds, mask = (torch.cat(column) for column in zip(*stacked, strict=True))
+        conditions = [torch.cat(column) for column in zip(*stacked, strict=True)]
         # timesteps stay in this process's memory: reading one from a GPU would wait for the batch before
         set_timesteps(scheduler, requests[0].num_inference_steps)
         item_generators = generators(requests)
@@ -127,8 +135,8 @@ class Sana(Model):
 
         def predict(step: int) -> torch.Tensor:
             halves = slice(None) if has_guidance and speedups.is_guided(step, num_steps) else slice(-1, None)
-            one_size = partial(self._predict, scheduler.timesteps[step])
-            prediction = self._denoiser_batches(one_size, latents, embeds[:, halves], mask[:, halves])
+            one_size = partial(self._predict, requests[0], scheduler.timesteps[step])
+            prediction = self._denoiser_batches(one_size, latents, *[condition[:, halves] for condition in conditions])
             if prediction.shape[1] == 1:
                 return prediction[:, 0]
             unconditional, conditional = prediction.unbind(1)
@@ -142,25 +150,43 @@ class Sana(Model):
         return latents
 
     def _predict(
-        self, timestep: torch.Tensor, latents: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor
+        self, request: Request, timestep: torch.Tensor, latents: torch.Tensor, *conditions: torch.Tensor
     ) -> torch.Tensor:
-        """Return the denoiser's output, float32, (items, halves, channels, …), for embeddings (items, halves, …)."""
-        transformer = self._pipeline.transformer
-        num_halves = embeds.shape[1]
+        """Return the denoiser's output, float32, (items, halves, channels, …).
+
+        Args:
+            request: any of the batch, for what all have in common.
+            conditions: as from `_stacked`, (items, halves, …) each.
+        """
+        num_halves = conditions[0].shape[1]
         # (halves * items, …), negative prompts first, as in the stock pipeline
         model_input = torch.cat([latents] * num_halves)
         timesteps = torch.full((model_input.shape[0],), timestep.item(), dtype=timestep.dtype, device=self._device)
-        prediction = transformer(
-            model_input.to(transformer.dtype),
-            encoder_hidden_states=embeds.transpose(0, 1).flatten(0, 1).to(transformer.dtype),
-            encoder_attention_mask=mask.transpose(0, 1).flatten(0, 1),
+        in_halves = [condition.transpose(0, 1).flatten(0, 1) for condition in conditions]
+        prediction = self._denoised(request, timesteps, model_input, *in_halves)
+        return prediction.float().unflatten(0, (num_halves, -1)).transpose(0, 1)
+
+    def _denoised(
+        self,
+        request: Request,
+        timesteps: torch.Tensor,
+        latents: torch.Tensor,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        *images: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the transformer's output for (halves * items, …)."""
+        transformer = self._pipeline.transformer
+        prediction: torch.Tensor = transformer(
+            latents.to(transformer.dtype),
+            encoder_hidden_states=embeds.to(transformer.dtype),
+            encoder_attention_mask=mask,
             timestep=timesteps * transformer.config.timestep_scale,
             return_dict=False,
         )[0]
-        return prediction.float().unflatten(0, (num_halves, -1)).transpose(0, 1)
+        return prediction
 
-    @staticmethod
-    def _stacked(item: PromptEmbeddings, has_guidance: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _stacked(self, item: SanaEmbeddings, has_guidance: bool) -> tuple[torch.Tensor, ...]:
         """Return embeddings and masks, (1, halves, …): with guidance the negative prompt's half, then the prompt's."""
         if not has_guidance or item.negative is None or item.negative_mask is None:
             return item.prompt[:, None], item.prompt_mask[:, None]
@@ -181,64 +207,3 @@ class Sana(Model):
 
         images = self._decoder_batches(decode, latents.to(vae.dtype))
         return to_uint8(images[:, :, None])
-
-
-class SanaSprint(Sana):
-    """`SanaSprintPipeline`: 1–4 steps, guidance embedded in the model, noise between steps."""
-
-    @torch.no_grad()
-    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[PromptEmbeddings]:
-        encoded = self._encode([request.prompt for request in requests], self._text_batches, **self._arguments)
-        return [PromptEmbeddings(*tensors) for tensors in encoded]
-
-    @torch.no_grad()
-    def denoise(self, requests: Sequence[Request], embeddings: Sequence[PromptEmbeddings]) -> torch.Tensor:
-        transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
-        sigma_data = scheduler.config.sigma_data
-        num_inference_steps = requests[0].num_inference_steps
-        embeds = torch.cat([item.prompt for item in embeddings])
-        mask = torch.cat([item.prompt_mask for item in embeddings])
-        guidance = per_item([request.guidance_scale for request in requests], 1, self._device).to(embeds.dtype)
-        guidance = guidance * transformer.config.guidance_embeds_scale
-        set_timesteps(
-            scheduler,
-            num_inference_steps,
-            device=self._device,
-            intermediate_timesteps=1.3 if num_inference_steps == 2 else None,  # the stock pipeline's default
-        )
-        item_generators = generators(requests)
-        latents = self._initial_latents(requests, item_generators) * sigma_data
-
-        for timestep in scheduler.timesteps[:-1]:
-            predict = partial(self._predict_trigflow, timestep)
-            prediction = self._denoiser_batches(predict, latents, embeds, mask, guidance)
-            latents, denoised = scheduler.step(
-                prediction, timestep, latents, generator=item_generators, return_dict=False
-            )
-        return denoised / sigma_data
-
-    def _predict_trigflow(
-        self,
-        timestep: torch.Tensor,
-        latents: torch.Tensor,
-        embeds: torch.Tensor,
-        mask: torch.Tensor,
-        guidance: torch.Tensor,
-    ) -> torch.Tensor:
-        """Convert the denoiser's output from flow matching to TrigFlow (https://huggingface.co/papers/2503.09641)."""
-        transformer, sigma_data = self._pipeline.transformer, self._pipeline.scheduler.config.sigma_data
-        angle = timestep.expand(latents.shape[0])
-        time = torch.sin(angle) / (torch.cos(angle) + torch.sin(angle))
-        time_4d = time.view(-1, 1, 1, 1)
-        scale = torch.sqrt(time_4d**2 + (1 - time_4d) ** 2)
-        model_input = latents / sigma_data * scale
-        prediction = transformer(
-            model_input.to(transformer.dtype),
-            encoder_hidden_states=embeds.to(transformer.dtype),
-            encoder_attention_mask=mask,
-            guidance=guidance,
-            timestep=time,
-            return_dict=False,
-        )[0]
-        prediction = (1 - 2 * time_4d) * model_input + (1 - 2 * time_4d + 2 * time_4d**2) * prediction
-        return (prediction / scale).float() * sigma_data
