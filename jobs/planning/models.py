@@ -20,7 +20,7 @@ from rendermill.manifests.storage.urls import absolute
 from rendermill.models import registry
 from rendermill.models.capabilities import BadConfig, Family
 from rendermill.models.inspection.generic_family import UnsupportedPipeline
-from rendermill.models.parts.scheduler_arguments import problem_of_value, scheduler_arguments
+from rendermill.models.inspection.scheduler_arguments import problem_of_value, scheduler_arguments
 from rendermill.models.quantization.schemes import SCHEMES
 from rendermill.models.settings import Settings, Speedups
 
