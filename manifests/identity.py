@@ -73,7 +73,7 @@ def request_hash(request: Mapping[str, Any], settings_hash: str) -> str:
 
 
 class RequestHasher:
-    """`request_hash` for many requests that differ only in id, prompt, sample and seed, several times as fast.
+    """`request_hash` for many requests that differ only in id, prompt, sample, seed and inputs, several times as fast.
 
     Args:
         shared: the other fields, from `manifests.request.hashed_fields`.
@@ -83,13 +83,26 @@ class RequestHasher:
     def __init__(self, shared: Mapping[str, Any], settings_hash: str) -> None:
         fields = {name: _ENCODER.encode(value).replace("%", "%%") for name, value in shared.items()}
         fields |= dict.fromkeys(("id", "prompt", "sample_index", "seed"), "%s")
-        members = ",".join(f'"{name}":{fields[name]}' for name in sorted(fields))
-        self._template = f'{{"request":{{{members}}},"settings":{_ENCODER.encode(settings_hash)}}}'
+        self._template = _template(fields, settings_hash)
+        self._template_with_inputs = _template(fields | {"inputs": "%s"}, settings_hash)
 
-    def __call__(self, item_id: str, prompt: str, sample_index: int, seed: int) -> str:
-        """Return the hash of one of them, 32 hex digits."""
-        text = self._template % (_ENCODER.encode(item_id), _ENCODER.encode(prompt), sample_index, seed)
+    def __call__(self, item_id: str, prompt: str, sample_index: int, seed: int, inputs: str | None = None) -> str:
+        """Return the hash of one of them, 32 hex digits.
+
+        Args:
+            inputs: the identities of its inputs, from `manifests.inputs.identities`.
+        """
+        own = (_ENCODER.encode(item_id), _ENCODER.encode(prompt), sample_index, seed)
+        if inputs is None:
+            text = self._template % own
+        else:
+            text = self._template_with_inputs % (own[0], _ENCODER.encode(inputs), *own[1:])
         return hashlib.blake2b(_utf8(text), digest_size=16).hexdigest()
+
+
+def _template(fields: Mapping[str, str], settings_hash: str) -> str:
+    members = ",".join(f'"{name}":{fields[name]}' for name in sorted(fields))
+    return f'{{"request":{{{members}}},"settings":{_ENCODER.encode(settings_hash)}}}'
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rendermill.manifests.inputs import identities, input_names
 from rendermill.manifests.reader.kinds import COUNT, ID, INDEX, JSON_TEXT, NUM_SAMPLES, NUMBER, RATE, SEED, TEXT, Kind
 
 _MAX_UNGUIDED = 1.0
@@ -198,16 +199,18 @@ _ADDED_LATER = frozenset(field.name for field in fields(Request) if field.defaul
 def hashed_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Select from a request's fields those that its hash is made of.
 
-    A field that was added after the first version is left out if it is null; see `Request`.
+    A field that was added after the first version is left out if it is null; see `Request`. Of inputs, only their
+    identity counts.
 
     Args:
         values: fields by name, perhaps not all of them, and perhaps others that do not count.
     """
-    return {
+    hashed = {
         name: values[name]
         for name in FIELDS
         if name in values and name != "request_hash" and not (name in _ADDED_LATER and values[name] is None)
     }
+    return hashed | {"inputs": identities(hashed["inputs"])} if "inputs" in hashed else hashed
 
 
 class Shape(NamedTuple):
@@ -215,7 +218,8 @@ class Shape(NamedTuple):
 
     Attributes:
         is_guided: whether classifier-free guidance doubles the work.
-        others: the names and values of other fields in the batch key (`BATCH_KEY`), without those that are null.
+        others: the names and values of other fields in the batch key (`BATCH_KEY`), and as `inputs` the names of the
+            inputs, `image,mask_image`; without those that are null.
     """
 
     width: int
@@ -272,7 +276,9 @@ _OTHER_NAMES = tuple(name for name in BATCH_KEY if name not in _SIZES)
 
 
 def _others(value_of: Callable[[str], Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, value) for name in _OTHER_NAMES if (value := value_of(name)) is not None)
+    others = [(name, value) for name in _OTHER_NAMES if (value := value_of(name)) is not None]
+    names = input_names(value_of("inputs"))
+    return tuple(others if names is None else [*others, ("inputs", names)])
 
 
 _OTHER = re.compile(r', (\w+)=("(?:[^"\\]|\\.)*"|[^", ]+)')
@@ -282,6 +288,15 @@ _SHAPE = re.compile(
 
 
 def batch_keys(requests: pa.Table) -> pa.Table:
-    """Return the batch key of each row of a table with a request's columns: those of `BATCH_KEY`, and `is_guided`."""
+    """Return the batch key of each row of a table with a request's columns.
+
+    Returns:
+        The columns of `BATCH_KEY`, `is_guided`, and if some row has inputs, `inputs`: their names, a list as JSON.
+    """
     guided = pc.greater(requests["guidance_scale"], _MAX_UNGUIDED)
-    return requests.select([*BATCH_KEY]).append_column("is_guided", guided)
+    keys = requests.select([*BATCH_KEY]).append_column("is_guided", guided)
+    inputs = requests["inputs"]
+    if inputs.null_count == len(inputs):
+        return keys
+    names = [text and json.dumps(sorted(json.loads(text))) for text in inputs.to_pylist()]
+    return keys.append_column("inputs", pa.array(names, pa.string()))

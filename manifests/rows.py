@@ -1,12 +1,15 @@
 """Validate manifest rows, and turn them into items: requests with every default filled in."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from rendermill.manifests import identity
 from rendermill.manifests.errors import RowProblem
+from rendermill.manifests.inputs import identities, input_names
+from rendermill.manifests.reader.given import arguments_of, inputs_of
 from rendermill.manifests.reader.kinds import MAX_SEED
 from rendermill.manifests.request import MANIFEST_FIELDS, OPTIONAL_FIELDS, Shape, hashed_fields
 from rendermill.manifests.schema import ModelContract
@@ -38,12 +41,17 @@ class Settled:
 
 
 class Item(NamedTuple):
-    """The request of a valid row."""
+    """The request of a valid row.
+
+    Attributes:
+        inputs: as `Request.inputs` holds them; None if there are none.
+    """
 
     id: str
     prompt: str
     settled: Settled
     samples: list[Sample]
+    inputs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,19 @@ class RowValidator:
         models: the job's models by name.
         default_model: of rows that name none.
         job_seed: the seed from which the seeds of samples derive if their row has none.
+        own: names of columns that are the user's own, even if a model takes an argument of that name.
     """
 
     models: Mapping[str, ModelContract]
     default_model: str | None
     job_seed: int
+    own: frozenset[str] = frozenset()
+
+    @cached_property
+    def _asked(self) -> frozenset[str]:
+        """The names of columns that are further arguments or inputs of a model."""
+        contracts = self.models.values()
+        return frozenset(name for contract in contracts for name in contract.further_columns) - self.own
 
     def item(self, row: Mapping[str, Any]) -> Item:
         """Return the item of a row.
@@ -78,13 +94,17 @@ class RowValidator:
             raise RowProblem(f"seed: {seed} with {num_samples} samples would pass 2^63-1, the largest seed")
         model = self._model(given.get("model"))
         shared = tuple([pair for pair in given.items() if pair[0] in OPTIONAL_FIELDS])
-        settled = _settle(self.models[model], model, shared)
+        contract = self.models[model]
+        asked = {name: extra[name] for name in self._asked if extra.get(name) is not None}
+        inputs = inputs_of(contract, asked)
+        settled = _settle(contract, model, shared, arguments_of(contract, asked), inputs and input_names(inputs))
+        identity_of_inputs = inputs and identities(inputs)
         samples = []
         for sample_index in range(num_samples):
             sample_seed = identity.sample_seed(self.job_seed, item_id, sample_index, seed)
-            request_hash = settled.hasher(item_id, prompt, sample_index, sample_seed)
+            request_hash = settled.hasher(item_id, prompt, sample_index, sample_seed, identity_of_inputs)
             samples.append(Sample(sample_index, sample_seed, request_hash))
-        return Item(item_id, prompt, settled, samples)
+        return Item(item_id, prompt, settled, samples, inputs)
 
     def _model(self, name: str | None) -> str:
         name = name or self.default_model
@@ -114,11 +134,19 @@ def _read(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _settle(contract: ModelContract, model: str, given: tuple[tuple[str, Any], ...]) -> Settled:
+def _settle(
+    contract: ModelContract,
+    model: str,
+    given: tuple[tuple[str, Any], ...],
+    arguments: str | None,
+    names_of_inputs: str | None,
+) -> Settled:
     """Fill in what a row leaves to the job file.
 
     Args:
         given: the optional fields that the row gives, in normal form, so that equal rows share a result.
+        arguments: the further arguments, as `Request.arguments` holds them.
+        names_of_inputs: as the batch key holds them.
     """
     # fields that neither the row nor the job file gives, such as the frame rate of an image, stay null
     fields: dict[str, Any] = {**dict.fromkeys(OPTIONAL_FIELDS), **contract.defaults, **dict(given)}
@@ -126,5 +154,7 @@ def _settle(contract: ModelContract, model: str, given: tuple[tuple[str, Any], .
     problem = contract.problem(fields)
     if problem:
         raise RowProblem(str(problem))
-    fields["model"] = model
-    return Settled(fields, Shape.of(fields), identity.RequestHasher(hashed_fields(fields), contract.settings_hash))
+    fields |= {"model": model, "arguments": arguments}
+    names = json.dumps(names_of_inputs.split(",")) if names_of_inputs else None
+    hasher = identity.RequestHasher(hashed_fields(fields), contract.settings_hash)
+    return Settled(fields, Shape.of({**fields, "inputs": names}), hasher)

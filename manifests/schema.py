@@ -1,8 +1,8 @@
 """The columns of manifests, requests, records, failures and rejected rows: the contract that files and code share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -120,6 +120,31 @@ def receipt_schema(extra: pa.Schema) -> pa.Schema:
     return arrow_schema(RECORD_COLUMNS + ERROR_COLUMNS, extra)
 
 
+def sha256_column(name: str) -> str:
+    """Return the name of the column that may give the sha256 of the content of an input's URL."""
+    return f"{name}_sha256"
+
+
+def inline_column(name: str) -> str:
+    """Return the name of the column of request tables with the bytes of an input that the manifest itself holds.
+
+    Its type is large_binary, or a list of it for an input of several pictures; null for URLs.
+    """
+    return f"{INPUT_PREFIX}{name}"
+
+
+class InputColumn(NamedTuple):
+    """The part of an input that reading a manifest needs.
+
+    Attributes:
+        is_required: whether the model renders nothing without it.
+        is_list: whether a row may give several pictures.
+    """
+
+    is_required: bool
+    is_list: bool
+
+
 @dataclass(frozen=True, eq=False)
 class ModelContract:
     """The part of a model that reading a manifest needs.
@@ -131,8 +156,20 @@ class ModelContract:
         problem: takes the fields that rows may leave open, all filled in; returns why the model cannot render them, or
             None if it can.
         settings_hash: of the model's settings, part of every request hash.
+        arguments: reads the value of each further argument that the model takes (the argument's name, the value), and
+            returns it as a JSON value, or None if it is the pipeline's own default; raises `RowProblem`.
+        argument_defaults: values of further arguments that the job file gives, as `arguments` returned them.
+        inputs: the images and videos that the model takes, by the name of the pipeline's argument.
     """
 
     defaults: Mapping[str, Any]
     problem: Callable[[Mapping[str, Any]], Problem | None]
     settings_hash: str
+    arguments: Mapping[str, Callable[[str, Any], Any]] = field(default_factory=dict)
+    argument_defaults: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, InputColumn] = field(default_factory=dict)
+
+    @property
+    def further_columns(self) -> list[str]:
+        """The names of the manifest's columns that it takes beside `MANIFEST_COLUMNS`."""
+        return [*self.arguments, *self.inputs, *map(sha256_column, self.inputs)]

@@ -61,13 +61,13 @@ def find_plan(job: Job, is_calibrated: bool) -> JobPlan:
         UserError: A mistake that `generate` would report, too.
     """
     opened = open_job(job)
-    with as_user_errors("cannot be read", ("output",), opened.output.url):
-        read_format(opened.output, opened.manifest.extra, job.layout)
     rejections = _Reasons()
     with prepared(opened) as prepared_job:
+        with as_user_errors("cannot be read", ("output",), opened.output.url):
+            read_format(opened.output, prepared_job.manifest.extra, job.layout)
         stored = _stored_hashes(opened.output)
         planned = make_plan(
-            opened.manifest, prepared_job.validator, stored, rejections, job.limit, retry_failures=False
+            prepared_job.manifest, prepared_job.validator, stored, rejections, job.limit, retry_failures=False
         )
         prepared_job.check_resources(planned.models_to_render)
         if is_calibrated:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model, mo
 from pydantic_core import PydanticCustomError
 
 from rendermill.actors.media.encoding import MediaFormat
+from rendermill.jobs.config.inputs import InputsConfig
 from rendermill.jobs.config.quantities import Duration
 from rendermill.manifests.output.layout import Layout
 from rendermill.manifests.request import OPTIONAL_FIELDS
@@ -34,7 +35,12 @@ _Defaults: Any = create_model("Defaults", __base__=_Section, **_OPTIONAL)
 
 
 class Defaults(_Defaults):
-    """Values of a request's fields that a row may leave open; the pipeline has its own for those that are null."""
+    """Values of arguments that a row may leave open; the pipeline has its own for those that are null.
+
+    Further arguments of the pipeline may be added; `jobs.planning.models` checks them, as it knows the pipeline.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class Pool(_Section):
@@ -133,6 +139,11 @@ class Job(_Section):
     name: str | None = Field(None, description="A name for people.")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="The seeds of rows that have none derive from it.")
     manifest: str = Field(min_length=1, description="Parquet: a file, a folder or a glob, as a path or an fsspec URL.")
+    columns: dict[str, str | None] = Field(
+        {},
+        description="Other names for columns of the manifest: `{caption: prompt}`; null: the column is your own, even "
+        "if it is named like an argument.",
+    )
     output: str = Field(min_length=1, description="A folder, as a path or an fsspec URL.")
     layout: Layout = Field(
         "files",
@@ -179,6 +190,7 @@ class Job(_Section):
     on_environment_change: Literal["keep", "stop", "rerender"] = Field(
         "keep", description="What to do with records that another device model or other library versions made."
     )
+    inputs: InputsConfig = Field(InputsConfig(), description="The images and videos that rows name.")
     models: dict[ModelName, ModelConfig] = Field(min_length=1, description="The models, by the names that rows use.")
     _templates: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
 
@@ -198,6 +210,17 @@ class Job(_Section):
         if self.default_model is not None and self.default_model not in self.models:
             known = ", ".join(self.models)
             raise _disagreement(("default_model",), f"{self.default_model!r} is not among models: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_have_one_name(self) -> "Job":
+        columns = {column: column if name is None else name for column, name in self.columns.items()}
+        for column, name in columns.items():
+            other = next((other for other in columns if columns[other] == name and other != column), None)
+            if not name:
+                raise _disagreement(("columns", column), "an empty name; write null to keep the column as your own")
+            if other is not None:
+                raise _disagreement(("columns", other), f"{column!r} becomes {name!r}, too; leave one of them")
         return self
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
-"""Durations, as a job file may write them: `1h30min`."""
+"""Durations and sizes, as a job file may write them: `1h30min`, `64MiB`."""
 
 import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
 _DURATION_PART = r"(\d+(?:\.\d+)?) *(d|h|min|s)"
@@ -43,3 +43,33 @@ Duration = Annotated[
     PlainSerializer(duration_text, when_used="json"),
     WithJsonSchema({"type": ["string", "number"], "pattern": rf"^({_DURATION}|P.+)$", "exclusiveMinimum": 0}),
 ]
+
+
+_SIZE_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = rf"(\d+(?:\.\d+)?) *({'|'.join(_SIZE_UNITS)})"
+
+
+def _size(value: Any) -> Any:
+    """Convert a text such as `64MiB`; leave anything else to pydantic."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(_SIZE, value)
+    if match is None:
+        raise ValueError("should be a size such as 500kB, 64MiB or 1GiB")
+    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def size_text(num_bytes: int) -> str:
+    """Return a size as a job file writes it: `64MiB`, or `1000B`."""
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if num_bytes % _SIZE_UNITS[unit] == 0)
+    return f"{num_bytes // _SIZE_UNITS[unit]}{unit}"
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    Field(ge=1),
+    PlainSerializer(size_text, when_used="json"),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_SIZE}$", "minimum": 1}),
+]
+"""A number of bytes, or a text such as `64MiB`."""

@@ -11,13 +11,14 @@ from rendermill.actors.checkpoints.checkpoint import Checkpoint, describe
 from rendermill.actors.checkpoints.files import is_on_hub
 from rendermill.actors.media.encoding import FORMATS, Encoding, Limits, formats_of
 from rendermill.jobs.config.job import DEFAULT_DTYPE, Job, ModelConfig
-from rendermill.manifests.errors import UserError
+from rendermill.manifests.errors import RowProblem, UserError
 from rendermill.manifests.identity import settings_hash
 from rendermill.manifests.request import OPTIONAL_FIELDS
 from rendermill.manifests.rows import RowValidator
-from rendermill.manifests.schema import ModelContract
+from rendermill.manifests.schema import InputColumn, ModelContract
 from rendermill.manifests.storage.urls import absolute
 from rendermill.models import registry
+from rendermill.models.arguments import Argument
 from rendermill.models.capabilities import BadConfig, Family
 from rendermill.models.inspection.generic_family import UnsupportedPipeline
 from rendermill.models.inspection.scheduler_arguments import problem_of_value, scheduler_arguments
@@ -73,8 +74,10 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     except BadConfig as error:
         raise UserError(str(error), ("models", name, "checkpoint"), checkpoint.source) from error
     settings = _settings(job, name, config, checkpoint, family, on_gpu)
+    arguments = {argument: Argument(of_type) for argument, of_type in capabilities.further_arguments.items()}
     encoding = Encoding(_media_format(name, config, capabilities.kind), config.quality, job.provenance)
     limits = Limits(capabilities, encoding)
+    argument_defaults = _argument_defaults(name, config, arguments)
     defaults = _defaults(name, config, pipeline_defaults, limits)
     asked = {
         "checkpoint": checkpoint.identity,
@@ -92,7 +95,12 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         asked["variant"] = settings.variant
     if settings.speedups != Speedups():  # outputs from before there were speedups must continue
         asked["speedups"] = settings.speedups.model_dump()
-    contract = ModelContract(defaults, limits.problem, settings_hash(asked))
+    if capabilities.inputs and job.inputs.fit != "error":
+        asked["fit"] = job.inputs.fit
+    inputs = {
+        argument: InputColumn(spec.is_required, spec.kind == "images") for argument, spec in capabilities.inputs.items()
+    }
+    contract = ModelContract(defaults, limits.problem, settings_hash(asked), arguments, argument_defaults, inputs)
     per_shard = (
         (config.num_items_per_shard or _ITEMS_PER_SHARD[capabilities.kind]) if job.layout == "webdataset" else None
     )
@@ -101,7 +109,8 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
 
 def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:
     """Return the validator that turns the manifest's rows into items of these models."""
-    return RowValidator({name: model.contract for name, model in models.items()}, job.model_of_rows, job.seed)
+    own = frozenset(column for column, name in job.columns.items() if name is None)
+    return RowValidator({name: model.contract for name, model in models.items()}, job.model_of_rows, job.seed, own)
 
 
 def _place(checkpoint: str) -> str:
@@ -241,10 +250,27 @@ def _media_format(name: str, config: ModelConfig, kind: Literal["image", "video"
 
 
 def _defaults(name: str, config: ModelConfig, pipeline_defaults: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
-    defaults: dict[str, Any] = {**pipeline_defaults, **config.defaults.model_dump(exclude_none=True)}
+    given = config.defaults.model_dump(exclude_none=True, include={*OPTIONAL_FIELDS})
+    defaults: dict[str, Any] = {**pipeline_defaults, **given}
     fields = {**dict.fromkeys(OPTIONAL_FIELDS), **defaults}
     fields["negative_prompt"] = fields["negative_prompt"] or None
     problem = limits.problem(fields)
     if problem:
         raise UserError(problem.words, ("models", name, "defaults", problem.name))
     return defaults
+
+
+def _argument_defaults(name: str, config: ModelConfig, arguments: Mapping[str, Argument]) -> dict[str, Any]:
+    """Return the job file's defaults for further arguments of a model's pipeline."""
+    found = {}
+    for argument, value in (config.defaults.model_extra or {}).items():
+        keys = ("models", name, "defaults", argument)
+        if argument not in arguments:
+            raise UserError(f"unknown key; {_hint(argument, [*OPTIONAL_FIELDS, *arguments])}", keys)
+        if value is None:
+            continue
+        try:
+            found[argument] = arguments[argument](argument, value)
+        except RowProblem as problem:
+            raise UserError(str(problem).removeprefix(f"{argument}: "), keys) from problem
+    return found

@@ -92,7 +92,7 @@ def open_job(job: Job) -> OpenedJob:
     return OpenedJob(
         job=job,
         output=Folder(absolute(job.output), patience_seconds),
-        manifest=open_manifest(absolute(job.manifest), patience_seconds),
+        manifest=open_manifest(absolute(job.manifest), patience_seconds, job.columns),
         profiles=open_profiles(job),
     )
 
@@ -117,7 +117,20 @@ def prepared(opened: OpenedJob) -> Iterator[PreparedJob]:
             {name: model.checkpoint for name, model in resolved.items()},
             {name: model.settings.scheduler for name, model in resolved.items()},
         )
-        yield PreparedJob(**vars(opened), cluster=cluster, models=models, validator=make_validator(job, resolved))
+        contracts = [model.contract for model in resolved.values()]
+        manifest = opened.manifest.with_own(
+            {name for contract in contracts for name in contract.arguments},
+            {name for contract in contracts for name in contract.inputs},
+        )
+        yield PreparedJob(
+            job,
+            opened.output,
+            manifest,
+            opened.profiles,
+            cluster=cluster,
+            models=models,
+            validator=make_validator(job, resolved),
+        )
 
 
 def prepare_model(job: Job, name: str, cluster: Cluster) -> PreparedModel:

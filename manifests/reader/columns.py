@@ -1,7 +1,8 @@
 """The columns of a manifest file, in the file itself or in its folders' names: which they are, and their types."""
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from rendermill.manifests.arrow.types import carried_type, common_type
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.reader.files import ManifestFile, PartitionValue
 from rendermill.manifests.reader.footers import expanding_column
+from rendermill.manifests.reader.naming import ColumnNames
 from rendermill.manifests.reader.row_group import is_pandas_index
 from rendermill.manifests.schema import INTERNAL_PREFIX, MANIFEST_COLUMNS, MANIFEST_NAMES, RESERVED_NAMES
 
@@ -41,35 +43,41 @@ _KINDS = {column.name: ["text"] if types.is_string(column.type) else ["a number"
 """The kinds of values that each of the manifest's own columns may have."""
 
 
-def extra_types(file: ManifestFile, metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, pa.DataType]:
+def extra_types(
+    file: ManifestFile, metadata: pq.FileMetaData, schema: pa.Schema, names: ColumnNames
+) -> dict[str, pa.DataType]:
     """Check a file's columns, and return the types in which records carry those that are the user's own.
 
     Args:
-        file: The file, with the columns that its folders give.
+        file: The file, with the columns that its folders give, as the job knows them.
         metadata: The file's footer.
         schema: The file's columns.
+        names: The names by which the job knows them.
 
     Raises:
         NotAManifest: The file cannot be read as a manifest.
+        UserError: A column is renamed to the name of another one.
     """
-    partitions = dict(file.partitions)
-    _check_names(partitions, schema)
-    for name in partitions.keys() & {*schema.names}:
-        _check_partition(name, partitions[name], metadata)
+    partitions, in_file = dict(file.partitions), names.in_file(schema.names)
+    _check_renamed(file, schema, names)
+    _check_names(partitions, schema, in_file)
+    for name in partitions.keys() & in_file.keys():
+        _check_partition(name, in_file[name], partitions[name], metadata)
     expanding = expanding_column(metadata)
     if expanding is not None:
         raise NotAManifest(f"column `{expanding}` holds lists that take over a thousand times their size in the file")
-    extra = {name: _partition_type(partitions[name]) for name in partitions.keys() - MANIFEST_NAMES}
-    for field in schema:
-        if field.name in partitions or is_pandas_index(field.name):
+    extra = {name: _partition_type(value) for name, value in partitions.items() if not names.is_own(name)}
+    for name, column in in_file.items():
+        data_type = schema.field(column).type
+        if name in partitions or is_pandas_index(column):
             continue
-        if field.name in MANIFEST_NAMES:
-            _check_own_type(field)
+        if names.is_own(name):  # arguments and inputs of models are the user's own here, as no model is known yet
+            _check_own_type(name, data_type)
             continue
         try:
-            extra[field.name] = carried_type(field.type)
+            extra[name] = carried_type(data_type)
         except ValueError as error:
-            raise NotAManifest(f"column `{field.name}`: {error}") from error
+            raise NotAManifest(f"column `{column}`: {error}") from error
     return extra
 
 
@@ -87,7 +95,9 @@ def common_extra(extra_of_file: Sequence[tuple[ManifestFile, Mapping[str, pa.Dat
         for name, data_type in extra.items():
             if name in RESERVED_NAMES or name.startswith(INTERNAL_PREFIX):
                 raise UserError(
-                    f"column `{name}` is the name of a record's own column; rename it", ("manifest",), file.name
+                    f"column `{name}` is the name of a record's own column; rename it: `columns: {{{name}: new}}`",
+                    ("manifest",),
+                    file.name,
                 )
             common = common_type(found.get(name, data_type), data_type)
             if common is None:
@@ -123,25 +133,57 @@ def with_typed_partitions(files: Sequence[ManifestFile]) -> list[ManifestFile]:
     return [replace(file, partitions=tuple((name, typed(name, v)) for name, v in file.partitions)) for file in files]
 
 
-def _check_names(partitions: Mapping[str, object], schema: pa.Schema) -> None:
+def check_renamed_exist(renamed: Mapping[str, str | None], columns: Collection[str]) -> None:
+    """Check that a manifest has the columns which a job file renames.
+
+    Args:
+        renamed: As in `ColumnNames`.
+        columns: The names of all columns of all files, and of those that folders give.
+
+    Raises:
+        UserError: No file has one of them.
+    """
+    for column in renamed:
+        if column not in columns:
+            near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"they have {', '.join(sorted(columns))}"
+            raise UserError(f"no file of the manifest has this column; {hint}", ("columns", column))
+
+
+def _check_renamed(file: ManifestFile, schema: pa.Schema, names: ColumnNames) -> None:
+    """Refuse to give a column the name of another column of its file."""
+    given = {name for name, _ in file.partitions}
+    for column, name in names.renamed.items():
+        if name is None or name == column or column not in schema.names:
+            continue
+        if name in given or (name in schema.names and names.of(name) == name):
+            raise UserError(
+                f"{file.name} has a column `{name}`, too; rename that one as well, or leave it out of the file",
+                ("columns", column),
+            )
+
+
+def _check_names(partitions: Mapping[str, object], schema: pa.Schema, in_file: Mapping[str, str]) -> None:
     twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if twice is not None:
         raise NotAManifest(f"it has two columns `{twice}`; leave one, or rename one")
-    if "prompt" not in {*schema.names, *partitions}:
-        raise NotAManifest(f"no column `prompt`, which is the one required; it has {', '.join(schema.names)}")
+    if "prompt" not in {*in_file, *partitions}:
+        raise NotAManifest(
+            f"no column `prompt`, which is the one required; it has {', '.join(schema.names)}; "
+            "`columns: {NAME: prompt}` in the job file makes another one the prompt"
+        )
 
 
-def _check_own_type(field: pa.Field) -> None:
+def _check_own_type(name: str, data_type: pa.DataType) -> None:
     """Refuse a type in which no value of one of the manifest's own columns can be right."""
-    data_type = field.type
-    kinds = [kind for kind in _KINDS[field.name] if _HAS_KIND[kind](carried_type(data_type))]
-    if not kinds and not (types.is_null(data_type) and field.name != "prompt"):
-        raise NotAManifest(f"column `{field.name}` is {data_type}; it has to be {' or '.join(_KINDS[field.name])}")
+    kinds = [kind for kind in _KINDS[name] if _HAS_KIND[kind](carried_type(data_type))]
+    if not kinds and not (types.is_null(data_type) and name != "prompt"):
+        raise NotAManifest(f"column `{name}` is {data_type}; it has to be {' or '.join(_KINDS[name])}")
 
 
-def _check_partition(name: str, value: PartitionValue, metadata: pq.FileMetaData) -> None:
+def _check_partition(name: str, column: str, value: PartitionValue, metadata: pq.FileMetaData) -> None:
     """Refuse a column that is also in the file, unless all its values there are the folder's."""
-    index = metadata.schema.names.index(name)
+    index = metadata.schema.names.index(column)
     for number in range(metadata.num_row_groups):
         chunk = metadata.row_group(number).column(index)
         found = chunk.statistics

@@ -37,6 +37,7 @@ class ManifestFile:
         num_bytes: The file's size; None if its store does not tell.
         partitions: The columns that the file's folders give, such as `model=wan/`, and their values.
         content: The file's content if it is small and not on this machine, so that it is read once; else None.
+        root: The path of the manifest's folder within the file system: above the file, or one further up.
     """
 
     name: str
@@ -45,6 +46,18 @@ class ManifestFile:
     num_bytes: int | None = None
     partitions: tuple[tuple[str, PartitionValue], ...] = ()
     content: bytes | None = None
+    root: str = ""
+
+    @property
+    def root_name(self) -> str:
+        """The URL or path of the manifest's folder."""
+        return self.name.removesuffix(self.path[len(self.root) :])
+
+    @property
+    def folder_below_root(self) -> str:
+        """The file's folder as a path below the manifest's folder, without folders such as `model=wan`."""
+        folders = self.path[len(self.root) :].strip("/").split("/")[:-1]
+        return "/".join(folder for folder in folders if "=" not in folder)
 
 
 def find_files(url: str) -> list[ManifestFile]:
@@ -73,7 +86,7 @@ def find_files(url: str) -> list[ManifestFile]:
     if not paths:
         raise UserError("no such file, folder with *.parquet files, or glob with a match", ("manifest",), url)
     return [
-        ManifestFile(_name(filesystem, url, path), url, path, found[path], _partitions(path[len(root) :]))
+        ManifestFile(_name(filesystem, url, path), url, path, found[path], _partitions(path[len(root) :]), root=root)
         for path in paths
     ]
 

@@ -7,7 +7,7 @@ from typing import IO
 import pyarrow.parquet as pq
 
 from rendermill.manifests.reader.files import ManifestFile
-from rendermill.manifests.schema import MANIFEST_NAMES
+from rendermill.manifests.reader.naming import ColumnNames
 from rendermill.manifests.storage.urls import is_local, open_filesystem
 
 _NUM_BYTES_READ_WHOLE = 2**20
@@ -78,9 +78,9 @@ def memory_of(metadata: pq.FileMetaData, row_group: int) -> int:
     return sum(size for _, _, size, _ in _leaves(metadata, row_group))
 
 
-def largest_row(metadata: pq.FileMetaData, row_group: int) -> int:
+def largest_row(metadata: pq.FileMetaData, row_group: int, names: ColumnNames) -> int:
     """Return an upper bound, in bytes, of the memory that the extra columns of one row take."""
-    return sum(largest for name, _, _, largest in _leaves(metadata, row_group) if name not in MANIFEST_NAMES)
+    return sum(largest for name, _, _, largest in _leaves(metadata, row_group) if not names.is_own(names.of(name)))
 
 
 def expanding_column(metadata: pq.FileMetaData) -> str | None:

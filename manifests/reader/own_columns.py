@@ -7,6 +7,8 @@ from pyarrow import types
 
 from rendermill.manifests.arrow.types import row_bytes
 from rendermill.manifests.arrow.values import Unreadable, python_values
+from rendermill.manifests.reader.input_values import input_values
+from rendermill.manifests.reader.row_group import RowGroup
 from rendermill.manifests.schema import MANIFEST_COLUMNS
 
 MAX_TEXT_BYTES = 2**16
@@ -16,12 +18,21 @@ _EXACT_WHOLE_NUMBERS = {16: 2**11, 32: 2**24}
 _FRACTIONS = {column.name for column in MANIFEST_COLUMNS if types.is_floating(column.type)}
 
 
-def own_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return rows as dictionaries, with `Unreadable` in the place of values that cannot be read."""
+def own_rows(batch: pa.RecordBatch, row_group: RowGroup) -> list[dict[str, Any]]:
+    """Return rows as dictionaries, with `Unreadable` in the place of values that cannot be read.
+
+    Images and videos become `InputValue`s, which do not hold their bytes.
+
+    Args:
+        row_group: to which the rows belong.
+    """
     names = batch.schema.names
     if not names:  # folders give all columns that the manifest has
         return [{} for _ in range(batch.num_rows)]
-    columns = [_own_values(name, column) for name, column in zip(names, batch.columns, strict=True)]
+    columns = [
+        input_values(column, row_group.file) if row_group.names.is_input(name) else _own_values(name, column)
+        for name, column in zip(names, batch.columns, strict=True)
+    ]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 from rendermill.manifests.arrow.types import as_type
 from rendermill.manifests.arrow.values import python_rows
 from rendermill.manifests.reader.files import PartitionValue
+from rendermill.manifests.reader.input_values import inline_bytes
 from rendermill.manifests.reader.own_columns import MAX_TEXT_BYTES, own_rows
 from rendermill.manifests.reader.row_group import ColumnReader, RowGroup, batch_bytes, bounded_ranges, is_pandas_index
-from rendermill.manifests.schema import MANIFEST_NAMES
 from rendermill.manifests.storage.errors import masked_errors
 
 MAX_ROW_BYTES = 128 * 2**20
@@ -27,6 +27,7 @@ class Rows:
         own: The manifest's columns of every row, as `own_columns.own_rows` gives them.
         read_extra: Reads the other columns, which takes time and memory; None if there are none.
         partitions: The extra columns that the names of the file's folders give.
+        inputs: The columns of every row that hold images and videos.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Rows:
         own: list[dict[str, Any]],
         read_extra: Callable[[], list[pa.RecordBatch]] | None,
         partitions: dict[str, PartitionValue],
+        inputs: pa.RecordBatch,
     ) -> None:
         self.first_row, self.own = first_row, own
-        self._read_extra, self._partitions = read_extra, partitions
+        self._read_extra, self._partitions, self._inputs = read_extra, partitions, inputs
 
     @cached_property
     def _extra(self) -> list[pa.RecordBatch]:
@@ -69,6 +71,29 @@ class Rows:
         for piece in self._pieces(np.asarray(places, np.int64)):
             for row, place in zip(python_rows(piece), in_order, strict=False):
                 yield {**own[place], **partitions, **row}
+
+    def inline(self, places: Sequence[int], names: Sequence[str]) -> list[pa.Array]:
+        """Return the bytes of images and videos that the manifest itself holds for some rows.
+
+        Args:
+            places: The rows' places.
+            names: The inputs' names.
+
+        Returns:
+            For each input an array as `reader.input_values.inline_bytes` gives it; nulls if this file has none.
+        """
+        indices = pa.array(places, pa.int64())
+        return [
+            inline_bytes(self._inputs[name].take(indices))
+            if name in self._inputs.schema.names
+            else pa.nulls(len(places), pa.large_binary())
+            for name in names
+        ]
+
+    def bounded(self, places: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Cut some places, of which each may come several times, so that the images and videos take a bounded size."""
+        for first, last in bounded_ranges(batch_bytes(self._inputs)[np.asarray(places, np.int64)]):
+            yield places[first:last]
 
     def too_large(self) -> dict[int, int]:
         """Return the sizes in bytes of the rows that are too large for a record, by place."""
@@ -122,21 +147,20 @@ def read_rows(row_group: RowGroup) -> Iterator[Rows]:
     A value that a file holds once for many rows is held once in memory, too, until it is asked for.
     """
     with masked_errors():
-        given = dict(row_group.file.partitions)
-        own_partitions = {name: value for name, value in given.items() if name in MANIFEST_NAMES}
-        partitions = {name: value for name, value in given.items() if name not in MANIFEST_NAMES}
-        own = ColumnReader(row_group, lambda name: name in MANIFEST_NAMES and name not in given)
-        extra = ColumnReader(
-            row_group, lambda name: not (name in MANIFEST_NAMES or name in given or is_pandas_index(name))
-        )
+        given, is_own = dict(row_group.file.partitions), row_group.names.is_own
+        own_partitions = {name: value for name, value in given.items() if is_own(name)}
+        partitions = {name: value for name, value in given.items() if not is_own(name)}
+        own = ColumnReader(row_group, lambda name: is_own(name) and name not in given)
+        extra = ColumnReader(row_group, lambda name: not (is_own(name) or name in given or is_pandas_index(name)))
         has_extra = any(map(extra.takes, own.names()))
         for start, part in _bounded_parts(own, row_group):
-            rows = own_rows(part)
+            rows = own_rows(part, row_group)
             yield Rows(
                 row_group.first_row + start,
                 [row | own_partitions for row in rows] if own_partitions else rows,
                 _between(extra, start, start + part.num_rows) if has_extra else None,
                 partitions,
+                part.select(list(filter(row_group.names.is_input, part.schema.names))),
             )
 
 
@@ -162,7 +186,7 @@ def rows_at(row_group: RowGroup, row_numbers: np.ndarray) -> Iterator[tuple[Rows
 def _bounded_parts(own: ColumnReader, row_group: RowGroup) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield all rows of a row group in parts of bounded size, each with the place of its first row.
 
-    Of a text that is too long to be read, only the length that is read counts.
+    Of a text that is too long to be read, only the length that is read counts; nor are the bytes of inputs copied.
     """
     start = 0
     while start < row_group.num_rows:

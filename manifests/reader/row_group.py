@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from rendermill.manifests.arrow.types import row_bytes
 from rendermill.manifests.reader.files import ManifestFile
 from rendermill.manifests.reader.footers import open_parquet
+from rendermill.manifests.reader.naming import ColumnNames
 from rendermill.manifests.storage.retries import with_retries
 
 _MAX_BYTES_PER_PART = 16 * 2**20
@@ -30,6 +31,7 @@ class RowGroup:
         num_bytes: The approximate memory that its rows take, by the file's footer.
         may_have_large_rows: Whether a row may be too large for a record, as far as the footer tells.
         patience_seconds: How long reads are repeated while the store fails with transient errors.
+        names: The names of its columns.
     """
 
     file: ManifestFile
@@ -39,6 +41,7 @@ class RowGroup:
     num_bytes: int
     may_have_large_rows: bool = False
     patience_seconds: float = 0.0
+    names: ColumnNames = field(default_factory=ColumnNames)
 
     @property
     def num_rows_per_part(self) -> int:
@@ -81,7 +84,7 @@ class ColumnReader:
 
     Args:
         row_group: The row group.
-        takes: Whether to read the column of a name.
+        takes: Whether to read the column of a name, by which the job knows it.
     """
 
     def __init__(self, row_group: RowGroup, takes: Callable[[str], bool]) -> None:
@@ -94,8 +97,8 @@ class ColumnReader:
         self._batch_start = 0
 
     def names(self) -> list[str]:
-        """Return the names of all columns of the file."""
-        return list(self._with_retries(self._open).schema_arrow.names)
+        """Return the names of all columns of the file, as the job knows them."""
+        return [self._row_group.names.of(name) for name in self._with_retries(self._open).schema_arrow.names]
 
     def between(self, start: int, stop: int) -> list[pa.RecordBatch]:
         """Return the rows from `start` to before `stop`. A call may not go back behind the one before it."""
@@ -122,7 +125,8 @@ class ColumnReader:
             read = next(self._batches, None)
             if read is None:
                 raise pa.ArrowInvalid("it has fewer rows than its footer says")
-            self._batch = read.select([name for name in read.schema.names if self.takes(name)])
+            taken = {name: column for name, column in self._in_file(read.schema).items() if self.takes(name)}
+            self._batch = read.select([*taken.values()]).rename_columns([*taken])
         return self._batch
 
     def _open(self) -> pq.ParquetFile:
@@ -132,6 +136,11 @@ class ColumnReader:
             self._batches = self._opened.iter_batches(
                 self._row_group.num_rows_per_part,
                 row_groups=[self._row_group.index],
-                columns=list(filter(self.takes, self._opened.schema_arrow.names)),
+                columns=[
+                    column for name, column in self._in_file(self._opened.schema_arrow).items() if self.takes(name)
+                ],
             )
         return self._opened
+
+    def _in_file(self, schema: pa.Schema) -> dict[str, str]:
+        return self._row_group.names.in_file(schema.names)

@@ -10,7 +10,7 @@ from rendermill.actors.services.guard import Guard
 from rendermill.jobs.planning.remaining import Work
 from rendermill.manifests.reader.read_rows import Rows, rows_at
 from rendermill.manifests.rows import Item, RowValidator, Sample
-from rendermill.manifests.schema import REQUEST_COLUMNS, arrow_schema
+from rendermill.manifests.schema import REQUEST_COLUMNS, InputColumn, arrow_schema, inline_column
 
 _NUM_ROWS_SORTED_TOGETHER = 8192
 _NUM_BYTES_SORTED_TOGETHER = 64 * 2**20
@@ -22,6 +22,7 @@ class RequestReader:
 
     Attributes:
         model: The model's name in the job file.
+        validator: Turns rows into items.
         guard: Finds the row group over which a reading process dies.
         extra: The manifest's own columns, which requests carry along.
     """
@@ -39,12 +40,13 @@ class RequestReader:
         yield from self.guard.steps(name, self.tables(work))
 
     def tables(self, work: Work) -> Iterator[pa.Table]:
-        """Make tables of `REQUEST_COLUMNS` and the own columns, one row per sample.
+        """Make tables of `REQUEST_COLUMNS`, the own columns and `inline_column`s, one row per sample.
 
         Within each table requests are sorted by shape, so that a chunk of them holds few shapes.
         """
         wanted = _wanted_samples(work)
-        schema = arrow_schema(REQUEST_COLUMNS, self.extra)
+        inputs = self.validator.models[self.model].inputs
+        schema = arrow_schema(REQUEST_COLUMNS, pa.schema([*self.extra, *map(_inline_field, inputs, inputs.values())]))
         buffer = _Buffer()
         for rows, places in rows_at(work.row_group, work.row_numbers):
             for samples, extra in self._samples(rows, places, wanted):
@@ -66,9 +68,21 @@ class RequestReader:
             samples += [(item, sample) for sample in item.samples if sample.sample_index in sample_indices]
             place_of_sample += [place] * (len(samples) - len(place_of_sample))
         begin = 0
-        for extra in rows.carried(place_of_sample, self.extra):
-            yield samples[begin : begin + extra.num_rows], extra
-            begin += extra.num_rows
+        for some in rows.bounded(place_of_sample):
+            for extra in rows.carried(some, self.extra):
+                end = begin + extra.num_rows
+                yield samples[begin:end], self._with_inline(extra, rows, place_of_sample[begin:end])
+                begin = end
+
+    def _with_inline(self, extra: pa.Table, rows: Rows, places: list[int]) -> pa.Table:
+        """Append the bytes of images and videos that the manifest itself holds."""
+        inputs = self.validator.models[self.model].inputs
+        if not inputs:
+            return extra
+        columns = dict(zip(extra.column_names, extra.columns, strict=True))
+        for (name, column), inline in zip(inputs.items(), rows.inline(places, [*inputs]), strict=True):
+            columns[inline_column(name)] = _as_declared(inline, _inline_field(name, column).type)
+        return pa.table(columns)
 
 
 @dataclass
@@ -92,6 +106,20 @@ class _Buffer:
         table = _sorted_requests(self.samples, pa.concat_tables(self.extra), schema)
         self.samples, self.extra = [], []
         return table
+
+
+def _inline_field(name: str, column: InputColumn) -> pa.Field:
+    data_type = pa.list_(pa.large_binary()) if column.is_list else pa.large_binary()
+    return pa.field(inline_column(name), data_type)
+
+
+def _as_declared(inline: pa.Array, data_type: pa.DataType) -> pa.Array:
+    """Return bytes of inputs as an input of its kind has them: one picture as a list of one, and the reverse."""
+    if inline.type == data_type:
+        return inline
+    if pa.types.is_list(data_type):
+        return pa.array([None if value is None else [value] for value in inline.to_pylist()], data_type)
+    return pa.array([value[0] if value else None for value in inline.to_pylist()], data_type)
 
 
 def _wanted_samples(work: Work) -> dict[int, set[int]]:
@@ -119,6 +147,7 @@ def _sorted_requests(samples: list[tuple[Item, Sample]], extra: pa.Table, schema
         "prompt": [item.prompt for item, _ in in_order],
         "seed": [sample.seed for _, sample in in_order],
         "request_hash": [sample.request_hash for _, sample in in_order],
+        "inputs": [item.inputs for item, _ in in_order],
     }
     # most samples share the other fields, so each set of values is converted once and then taken by number
     settled = {id(item.settled): item.settled for item, _ in in_order}
