@@ -15,7 +15,7 @@ from rendermill.manifests.errors import RowProblem, UserError
 from rendermill.manifests.identity import settings_hash
 from rendermill.manifests.request import OPTIONAL_FIELDS
 from rendermill.manifests.rows import RowValidator
-from rendermill.manifests.schema import InputColumn, ModelContract
+from rendermill.manifests.schema import ModelContract
 from rendermill.manifests.storage.urls import absolute
 from rendermill.models import registry
 from rendermill.models.arguments import Argument
@@ -95,12 +95,7 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         asked["variant"] = settings.variant
     if settings.speedups != Speedups():  # outputs from before there were speedups must continue
         asked["speedups"] = settings.speedups.model_dump()
-    if capabilities.inputs and job.inputs.fit != "error":
-        asked["fit"] = job.inputs.fit
-    inputs = {
-        argument: InputColumn(spec.is_required, spec.kind == "images") for argument, spec in capabilities.inputs.items()
-    }
-    contract = ModelContract(defaults, limits.problem, settings_hash(asked), arguments, argument_defaults, inputs)
+    contract = ModelContract(defaults, limits.problem, settings_hash(asked), arguments, argument_defaults)
     per_shard = (
         (config.num_items_per_shard or _ITEMS_PER_SHARD[capabilities.kind]) if job.layout == "webdataset" else None
     )

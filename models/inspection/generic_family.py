@@ -5,7 +5,9 @@ import math
 from collections.abc import Mapping
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from rendermill.models.capabilities import BadConfig, Capabilities, Configs, Family
 from rendermill.models.inspection.config_values import ConfigValues
@@ -111,10 +113,15 @@ def _capabilities(known: Signature, configs: Configs) -> Capabilities:
         max_num_inference_steps=_num_train_timesteps(configs),
         arguments=frozenset({"negative_prompt", "guidance_scale_2"} & known.fields.keys()),
         inputs=known.inputs,
-        further_arguments=known.further,
+        further_arguments={name: _with_default(type_, name, known) for name, type_ in known.further.items()},
         fixed={name: value for name, value in not_taken.items() if name not in known.fields},
         refused=known.refused,
     )
+
+
+def _with_default(of_type: Any, name: str, known: Signature) -> Any:
+    """Return the type of an argument with its default, which counts as not asked for."""
+    return Annotated[of_type, Field(known.defaults[name])] if name in known.defaults else of_type
 
 
 def _size_multiple(values: ConfigValues) -> int:
