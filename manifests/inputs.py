@@ -16,7 +16,7 @@ sha256 if that is given.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rendermill.manifests.identity import canonical_json
@@ -34,11 +34,13 @@ class InputValue:
         url: where it is, as its identity has it; None for bytes in the manifest.
         place: the same with its secrets; None for bytes in the manifest.
         sha256: in hex, of bytes in the manifest, or as the row gives it; None if it is not known.
+        num_bytes: the number of bytes in the manifest.
     """
 
     url: str | None = None
     place: str | None = None
     sha256: str | None = None
+    num_bytes: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return canonical_json(identity_of(self.entry)).decode()

@@ -130,6 +130,7 @@ def _job_plan(prepared: PreparedJob, planned: Plan, rejections: _Reasons) -> Job
         num_rejected=planned.num_rejected,
         reasons=dict(rejections.counts.most_common(_NUM_REASONS)),
         num_not_in_manifest=planned.num_not_in_manifest,
+        inputs=planned.inputs,
         seconds=None if seconds is None else round(seconds, 1),
         ends_at=None if seconds is None else (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat("T", "seconds"),
         num_runs=None if seconds is None else max(1, math.ceil(seconds / stop_after)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rendermill.jobs.console.tables import Table
 from rendermill.jobs.console.units import duration, size
+from rendermill.jobs.planning.plan import InputCounts
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class JobPlan:
         num_rejected: The number of rows and files that cannot be rendered.
         reasons: The most frequent reasons of rejected rows, with the number of rows.
         num_not_in_manifest: The number of samples with a record that no row asks for any more.
+        inputs: The images and videos that are to be read.
         seconds: The time that rendering would take; None: not known, and `--calibrate` would measure it.
         ends_at: When it would end if it began now, ISO 8601, UTC.
         num_runs: The number of runs that it would take, as `stop_after` ends each; None: not known.
@@ -71,6 +73,7 @@ class JobPlan:
     num_rejected: int
     reasons: Mapping[str, int]
     num_not_in_manifest: int
+    inputs: InputCounts
     seconds: float | None
     ends_at: str | None
     num_runs: int | None
@@ -91,6 +94,12 @@ def in_words(found: JobPlan, output: str) -> list[str]:
         lines.append(f"to render: {num_to_do} items; how long it takes is not known yet, --calibrate finds out")
     if found.num_runs is not None and found.num_runs > 1:
         lines.append(f"stop_after ends a run before that: about {found.num_runs} runs")
+    if found.inputs.num:
+        of_manifest = f", {size(found.inputs.num_inline_bytes)} of them in the manifest itself"
+        lines.append(
+            f"to read: {found.inputs.num} images and videos, {found.inputs.num_distinct} of them different"
+            + (of_manifest if found.inputs.num_inline_bytes else "")
+        )
     num_changed = sum(shape.num_changed for shape in found.shapes)
     notes = {
         "items whose row or settings changed would be rendered again and replace their old records": num_changed,

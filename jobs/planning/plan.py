@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rendermill.jobs.planning.remaining import Outstanding
 from rendermill.jobs.planning.sample_states import SampleStates, StoredHashes, find_states
@@ -37,6 +38,21 @@ class ShapeCount:
 
 
 @dataclass(frozen=True)
+class InputCounts:
+    """The images and videos that some samples are rendered from.
+
+    Attributes:
+        num: of all samples.
+        num_distinct: with different URLs or content.
+        num_inline_bytes: the size of those that the manifest itself holds, each as often as a sample has it.
+    """
+
+    num: int = 0
+    num_distinct: int = 0
+    num_inline_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """The plan of a run: the samples to render, and counts of all others.
 
@@ -48,6 +64,7 @@ class Plan:
         num_rejected: rows that cannot be rendered, and files that cannot be read.
         num_not_in_manifest: samples that have a record, and that no valid row asks for any more; 0 if a limit ended
             the scan before the manifest's end.
+        inputs: the images and videos of the samples to render.
     """
 
     outstanding: Outstanding
@@ -56,6 +73,7 @@ class Plan:
     num_duplicates: int
     num_rejected: int
     num_not_in_manifest: int
+    inputs: InputCounts
 
     @cached_property
     def num_to_do(self) -> Mapping[str, int]:
@@ -110,7 +128,19 @@ def make_plan(
         num_duplicates=scanned.duplicates.num_repeated_rows(scanned.samples),
         num_rejected=rejections.num_rows,
         num_not_in_manifest=states.num_not_in_manifest,
+        inputs=_count_inputs(scanned.samples, states.is_to_do),
     )
+
+
+def _count_inputs(samples: pa.Table, is_to_do: np.ndarray) -> InputCounts:
+    samples = samples.select(["inputs", "inline_bytes"])
+    if samples["inputs"].null_count == samples.num_rows:
+        return InputCounts()
+    samples = samples.filter(pa.array(is_to_do))
+    hashes = samples["inputs"].drop_null()
+    flat = pc.list_flatten(hashes)
+    num_bytes = pc.sum(samples["inline_bytes"]).as_py() or 0
+    return InputCounts(len(flat), len(flat.unique()), num_bytes)
 
 
 def _count_shapes(samples: pa.Table, states: SampleStates, models: list[str]) -> list[ShapeCount]:
@@ -134,4 +164,6 @@ def _to_do(samples: pa.Table, is_to_do: np.ndarray, models: list[str]) -> pa.Tab
     """Return the samples to render with the columns that `Outstanding` takes: models by name, and no keys."""
     chosen = samples.filter(pa.array(is_to_do))
     names = pa.DictionaryArray.from_arrays(chosen["model"].combine_chunks(), pa.array(models, pa.string()))
-    return chosen.drop_columns(["key"]).set_column(samples.schema.get_field_index("model"), "model", names)
+    return chosen.drop_columns(["key", "inputs", "inline_bytes"]).set_column(
+        samples.schema.get_field_index("model"), "model", names
+    )

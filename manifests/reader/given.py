@@ -59,6 +59,12 @@ def inputs_of(contract: ModelContract, asked: Mapping[str, Any]) -> str | None:
     return inputs_text(found) if found else None
 
 
+def input_values_of(row: Mapping[str, Any]) -> list[InputValue]:
+    """Return all images and videos of a row whose model takes them."""
+    values = (value if isinstance(value, list) else [value] for value in row.values())
+    return [value for inner in values for value in inner if isinstance(value, InputValue)]
+
+
 def _names_of_inputs(contract: ModelContract) -> set[str]:
     return {*contract.inputs, *map(sha256_column, contract.inputs)}
 

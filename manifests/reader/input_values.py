@@ -80,7 +80,7 @@ def _values(array: pa.Array, reference: Callable[[bytes], InputValue | Unreadabl
 
 
 def _inline(data: pa.Buffer) -> InputValue:
-    return InputValue(sha256=hashlib.sha256(data).hexdigest())
+    return InputValue(sha256=hashlib.sha256(data).hexdigest(), num_bytes=data.size)
 
 
 def _reference(text: bytes, file: ManifestFile) -> InputValue | Unreadable:

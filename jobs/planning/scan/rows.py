@@ -1,6 +1,7 @@
 """Scan row groups: validate every row, hash its samples, and say why rows are rejected."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,8 @@ from rendermill.jobs.planning.scan.rejections import REJECTED_SCHEMA, rejected_f
 from rendermill.jobs.planning.scan.row_group_tasks import MAX_ROWS_IN_DRIVER, map_row_groups
 from rendermill.manifests.arrow.hash_set import HASH, hashes_of_hex
 from rendermill.manifests.errors import RowProblem, one_line
-from rendermill.manifests.identity import item_key
+from rendermill.manifests.identity import blake2b_128, item_key
+from rendermill.manifests.reader.given import input_values_of
 from rendermill.manifests.reader.manifest import Manifest
 from rendermill.manifests.reader.read_rows import MAX_ROW_BYTES, Rows, read_rows
 from rendermill.manifests.reader.row_group import RowGroup
@@ -26,10 +28,16 @@ SAMPLE_SCHEMA = pa.schema(
         ("shape", pa.dictionary(pa.int32(), pa.string())),
         ("key", HASH),
         ("request_hash", HASH),
+        ("inputs", pa.list_(HASH)),
+        ("inline_bytes", pa.int64()),
     ]
 )
 """One row per sample. `model` is an index into the job's models, and the `key` of a row's first sample identifies its
-id."""
+id. `inputs` are hashes of the images and videos that it names, null if there are none, and `inline_bytes` the size of
+those that the manifest itself holds."""
+
+_Scanned: TypeAlias = tuple[int, int, int, Shape, bytes, str, list[bytes] | None, int | None]
+"""The columns of `SAMPLE_SCHEMA` of one sample, without the row group."""
 
 _MIN_ROWS_OF_A_LIMIT = 16
 """The number of rows that are read first if there is a limit, as a few rows may be enough."""
@@ -93,7 +101,7 @@ class _RowGroupScan:
     def _scan_rows(
         self, row_group: RowGroup, number: int, rows: Rows, places: Sequence[int]
     ) -> tuple[pa.Table, pa.Table]:
-        samples: list[tuple[int, int, int, Shape, bytes, str]] = []
+        samples: list[_Scanned] = []
         too_large = rows.too_large() if row_group.may_have_large_rows else {}
         problems = {place: _TOO_LARGE.format(size) for place, size in too_large.items() if place in places}
         readable = [place for place in places if place not in too_large]
@@ -104,16 +112,22 @@ class _RowGroupScan:
                 problems[place] = str(problem)
                 continue
             model, shape = self._model_numbers[item.settled.fields["model"]], item.settled.shape
+            inputs = _inputs_of(row) if item.inputs else (None, None)
             for sample_index, _, request_hash in item.samples:
                 key = item_key(item.id, sample_index)
-                samples.append((rows.first_row + place, sample_index, model, shape, key, request_hash))
+                samples.append((rows.first_row + place, sample_index, model, shape, key, request_hash, *inputs))
         return _sample_table(number, samples), rejected_rows(row_group, rows, problems, too_large)
 
 
-def _sample_table(row_group: int, samples: list[tuple[int, int, int, Shape, bytes, str]]) -> pa.Table:
+def _inputs_of(row: Mapping[str, Any]) -> tuple[list[bytes], int]:
+    values = input_values_of(row)
+    return [blake2b_128(str(value)) for value in values], sum(value.num_bytes for value in values)
+
+
+def _sample_table(row_group: int, samples: "list[_Scanned]") -> pa.Table:
     if not samples:
         return SAMPLE_SCHEMA.empty_table()
-    row_numbers, sample_indices, models, shapes, keys, request_hashes = zip(*samples, strict=True)
+    row_numbers, sample_indices, models, shapes, keys, request_hashes, inputs, inline_bytes = zip(*samples, strict=True)
     shape_names = {shape: str(shape) for shape in set(shapes)}
     columns = {
         "row_group": np.full(len(samples), row_group, np.int32),
@@ -123,5 +137,7 @@ def _sample_table(row_group: int, samples: list[tuple[int, int, int, Shape, byte
         "shape": [shape_names[shape] for shape in shapes],
         "key": keys,
         "request_hash": hashes_of_hex(request_hashes),
+        "inputs": pa.array(inputs, pa.list_(HASH)),
+        "inline_bytes": pa.array(inline_bytes, pa.int64()),
     }
     return pa.table(columns, SAMPLE_SCHEMA)
