@@ -1,1 +1,1 @@
-"""Sana and its relatives: text to image, image to image, and a ControlNet."""
+"""Sana and its relatives: text to image, image to image, a ControlNet, and videos."""

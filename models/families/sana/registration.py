@@ -52,6 +52,28 @@ def _sana_controlnet_capabilities(configs: Configs) -> Capabilities:
     )
 
 
+def _sana_video_capabilities(configs: Configs) -> Capabilities:
+    vae = configs["vae"]
+    names = (
+        ("spatial_compression_ratio", "temporal_compression_ratio")
+        if "spatial_compression_ratio" in vae
+        else ("scale_factor_spatial", "scale_factor_temporal")
+    )
+    patch_size = configs["transformer"].get("patch_size", [1, 2, 2])
+    if not isinstance(patch_size, list) or [type(size) for size in patch_size] != [int] * 3:
+        raise BadConfig(f"transformer/config.json: patch_size should be three whole numbers, not {patch_size!r}")
+    return Capabilities(
+        kind="video",
+        size_multiple=math.lcm(32, whole_number(configs, "vae", names[0], 8) * patch_size[1]),
+        frame_multiple=whole_number(configs, "vae", names[1], 4),
+        max_num_inference_steps=num_train_timesteps(configs),
+    )
+
+
+def _sana_image_to_video_capabilities(configs: Configs) -> Capabilities:
+    return replace(_sana_video_capabilities(configs), inputs={"image": InputSpec("image")})
+
+
 def _sana_defaults(configs: Configs) -> Mapping[str, Any]:
     sample_size = configs["transformer"].get("sample_size")
     if sample_size is None:
@@ -69,6 +91,25 @@ def _sana_vae_factor(configs: Configs) -> int:
 
 _SANA_ARGUMENTS = {"max_sequence_length": SEQUENCE_LENGTH, "complex_human_instruction": list[str] | None}
 _SANA_COMPONENTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
+
+_VIDEO = Family(
+    implementation="rendermill.models.families.sana.video:SanaVideo",
+    defaults={
+        "width": 832,
+        "height": 480,
+        "num_frames": 81,
+        "fps": 16.0,
+        "num_inference_steps": 50,
+        "guidance_scale": 6.0,
+    },
+    capabilities=_sana_video_capabilities,
+    arguments=_SANA_ARGUMENTS,
+    max_sequence_length=300,
+    components=_SANA_COMPONENTS,
+    reference_batch={False: 1, True: 1},
+    num_items_per_chunk=1,
+    speedups=(*FASTER_PRODUCTS, *FEWER_PASSES),
+)
 
 FAMILIES: Mapping[str, Family] = {
     "SanaPipeline": Family(
@@ -118,5 +159,11 @@ FAMILIES: Mapping[str, Family] = {
         reference_batch={False: 1, True: 8},
         num_items_per_chunk=64,
         speedups=(*FASTER_PRODUCTS, *FEWER_PASSES),
+    ),
+    "SanaVideoPipeline": _VIDEO,
+    "SanaImageToVideoPipeline": replace(
+        _VIDEO,
+        implementation="rendermill.models.families.sana.video:SanaImageToVideo",
+        capabilities=_sana_image_to_video_capabilities,
     ),
 }

@@ -43,8 +43,8 @@ class SanaSprint(Sana):
             intermediate_timesteps=1.3 if num_inference_steps == 2 else None,  # the stock pipeline's default
         )
         item_generators = generators(requests)
-        latents = self._initial_latents(requests, item_generators) * sigma_data
-        latents, timesteps = self._beginning(requests[0], embeddings, latents)
+        latents = self._noise(requests, item_generators) * sigma_data
+        latents, timesteps = self._begin(requests[0], embeddings, latents)
 
         for timestep in timesteps[:-1]:
             predict = partial(self._predict_trigflow, timestep)
@@ -54,7 +54,7 @@ class SanaSprint(Sana):
             )
         return denoised / sigma_data
 
-    def _beginning(
+    def _begin(
         self, request: Request, embeddings: Sequence[SanaEmbeddings], noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the latents that denoising begins with, and its timesteps.
@@ -109,7 +109,7 @@ class SanaSprintImageToImage(SanaSprint):
         latents: torch.Tensor = pipeline.vae.encode(pixels.to(self._device, pipeline.vae.dtype)).latent
         return latents * pipeline.vae.config.scaling_factor * pipeline.scheduler.config.sigma_data
 
-    def _beginning(
+    def _begin(
         self, request: Request, embeddings: Sequence[SanaEmbeddings], noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         strength = request.further_arguments.get("strength", _STRENGTH)

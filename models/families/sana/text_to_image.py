@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import SanaPipeline
 
 from rendermill.manifests.request import Request
 from rendermill.models.inputs import Inputs
@@ -46,6 +45,8 @@ class SanaEmbeddings(NamedTuple):
 class Sana(Model):
     """`SanaPipeline`: 20 steps, classifier-free guidance with negative prompts."""
 
+    _compiles_decoder = True
+
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:
         self._settings = settings
         self._pipeline = load_pipeline(folder, settings, device)
@@ -53,11 +54,11 @@ class Sana(Model):
         self._text_batches, self._negative_text_batches = text_batches(settings), text_batches(settings)
         self._denoiser_batches = ExactBatches(settings.reference_batch)
         self._decoder_batches = ExactBatches(settings.reference_batch, LARGEST_DECODER_BATCH)
-        stock = inspect.signature(SanaPipeline.__call__).parameters
+        stock = inspect.signature(type(self._pipeline).__call__).parameters
         names = ("max_sequence_length", "complex_human_instruction")
         self._arguments = {name: settings.pipeline_arguments.get(name, stock[name].default) for name in names}
         prepare_blocks(self._pipeline.transformer.transformer_blocks, settings)
-        if settings.compile:
+        if settings.compile and self._compiles_decoder:
             compile_decoder(self._pipeline.vae.decoder, settings)
 
     @property
@@ -119,16 +120,16 @@ class Sana(Model):
 
     @torch.no_grad()
     def denoise(self, requests: Sequence[Request], embeddings: Sequence[SanaEmbeddings]) -> torch.Tensor:
-        # (items, channels, height / factor, width / factor), float32
+        # (items, channels, height / factor, width / factor), float32; of a video with its latent frames after channels
         transformer, scheduler = self._pipeline.transformer, self._pipeline.scheduler
         has_guidance = requests[0].is_guided
-        guidance_scale = per_item([request.guidance_scale for request in requests], 4, self._device)
         stacked = [self._stacked(item, has_guidance) for item in embeddings]
         conditions = [torch.cat(column) for column in zip(*stacked, strict=True)]
         # timesteps stay in this process's memory: reading one from a GPU would wait for the batch before
         set_timesteps(scheduler, requests[0].num_inference_steps)
         item_generators = generators(requests)
-        latents = self._initial_latents(requests, item_generators)
+        latents = self._beginning(self._noise(requests, item_generators), embeddings)
+        guidance_scale = per_item([request.guidance_scale for request in requests], latents.ndim, self._device)
         arguments = step_arguments(scheduler, generator=item_generators, eta=0.0)
         speedups, num_steps = self._settings.speedups, len(scheduler.timesteps)
         forecast = Forecast(speedups.cache_interval, num_steps)
@@ -146,8 +147,20 @@ class Sana(Model):
             prediction = forecast(step, partial(predict, step))
             if transformer.config.out_channels // 2 == latents.shape[1]:
                 prediction = prediction.chunk(2, dim=1)[0]  # the other half is a learned variance
-            latents = scheduler.step(prediction, timestep, latents, **arguments, return_dict=False)[0]
+            latents = self._step(prediction, timestep, latents, arguments)
         return latents
+
+    def _beginning(self, noise: torch.Tensor, embeddings: Sequence[SanaEmbeddings]) -> torch.Tensor:
+        """Return the latents that denoising begins with."""
+        return noise
+
+    def _step(
+        self, prediction: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, arguments: dict[str, Any]
+    ) -> torch.Tensor:
+        """Return the latents of the next timestep."""
+        following: torch.Tensor
+        following, *_ = self._pipeline.scheduler.step(prediction, timestep, latents, **arguments, return_dict=False)
+        return following
 
     def _predict(
         self, request: Request, timestep: torch.Tensor, latents: torch.Tensor, *conditions: torch.Tensor
@@ -192,7 +205,7 @@ class Sana(Model):
             return item.prompt[:, None], item.prompt_mask[:, None]
         return torch.stack([item.negative, item.prompt], 1), torch.stack([item.negative_mask, item.prompt_mask], 1)
 
-    def _initial_latents(self, requests: Sequence[Request], item_generators: list[torch.Generator]) -> torch.Tensor:
+    def _noise(self, requests: Sequence[Request], item_generators: list[torch.Generator]) -> torch.Tensor:
         factor, channels = self._pipeline.vae_scale_factor, self._pipeline.transformer.config.in_channels
         return noise(
             (channels, requests[0].height // factor, requests[0].width // factor), item_generators, self._device
