@@ -71,7 +71,8 @@ def hub(checkpoints: Path) -> Iterator[str]:
 
 
 def test_a_checkpoint_of_the_hub(tmp_path: Path, checkpoints: Path, hub: str, cluster: Cluster) -> None:
-    environment = {**os.environ, "RAY_ADDRESS": "local", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hub")}
+    environment = {**os.environ, "RAY_ADDRESS": "local", "HF_HOME": str(tmp_path / "hub")}
+    environment |= {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}
     rendermill = Rendermill(tmp_path, checkpoints, environment)
     rendermill.model("sana", "sana-shapes", revision="main")
     rendermill.models["sana"]["checkpoint"] = "owner/sana"
