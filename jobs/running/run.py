@@ -100,7 +100,7 @@ class Run:
         self._ledger.roll_up()
         # 3. Tasks end before media are removed: a task that stores a file again after its removal is too late to give a
         # receipt, and a file that it stores while it is removed would be missing.
-        end_datasets()
+        end_datasets(self._run_file.state.run_id)
         tidy(self._ledger)
         # 4. Last, pending receipts under this lease are declared late.
         self._ledger.close()

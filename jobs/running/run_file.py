@@ -12,7 +12,7 @@ from rendermill.jobs.config.environment_values import as_expression, fill_in
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.config.job_file import parse_job
 from rendermill.manifests.output.layout import run_file
-from rendermill.manifests.output.runs import Counts, RunState, State, damaged, now, read_run
+from rendermill.manifests.output.runs import Counts, RunState, State, damaged, now, read_submitted_job
 from rendermill.manifests.storage.folder import Folder
 from rendermill.manifests.storage.urls import absolute
 
@@ -58,9 +58,9 @@ def job_of_run(output: Folder, run_id: str) -> Job:
     """Parse the job of a submission, as it was then.
 
     Raises:
-        UserError: There is no such submission, its file is damaged, or this version does not understand its job.
+        UserError: There is no such submission, its job is damaged, or this version does not understand it.
     """
-    run = read_run(output, run_id)
+    run = read_submitted_job(output, run_id)
     try:
         return parse_job(run.job, f"{output.url}/{run_file(run_id)}", dict(run.from_variables))
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # templates of keys that the job has not
@@ -69,7 +69,7 @@ def job_of_run(output: Folder, run_id: str) -> Job:
 
 def source_of_run(output: Folder, run_id: str) -> str:
     """The path of a submission's job file; that of the submission's own file if it does not say."""
-    return read_run(output, run_id).job_file or run_file(run_id)
+    return read_submitted_job(output, run_id).job_file or run_file(run_id)
 
 
 def _from_anywhere(job: Job) -> Job:

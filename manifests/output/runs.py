@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
@@ -97,27 +97,35 @@ class Counts(BaseModel):
         }
 
 
-class RunState(Counts):
-    """The content of one run's file. Times are ISO 8601, UTC.
+class SubmittedJob(BaseModel):
+    """The part of a run's file that says what was submitted. It can be read if the rest of the file is damaged.
 
     Attributes:
         lease: The number of the lease that the run held, by which runs are in order; -1 in files of earlier versions.
         job_file: The path of the job file that was submitted; None if the file does not say.
         job: The job as `jobs.config` parses it, with defaults, and with variables in place of secrets.
         from_variables: The key path and the template of each value of the job that comes from environment variables.
+    """
+
+    run_id: str
+    lease: int = -1
+    job_file: str | None = None
+    job: JsonValue = None
+    from_variables: list[tuple[tuple[str, ...], str]] = []
+
+
+class RunState(Counts, SubmittedJob):
+    """The content of one run's file. Times are ISO 8601, UTC.
+
+    Attributes:
         versions: The installed version of each library that matters.
         errors: What ended a model, by model.
         run_errors: What ended the run, by its cause.
     """
 
-    run_id: str
-    lease: int = -1
     state: State
     started_at: str
     updated_at: str
-    job_file: str | None = None
-    job: JsonValue = None
-    from_variables: list[tuple[tuple[str, ...], str]] = []
     versions: dict[str, str] = {}
     errors: dict[str, str] = {}
     run_errors: dict[str, str] = {}
@@ -138,6 +146,9 @@ class RunState(Counts):
         output.write(run_file(self.run_id), json.dumps(content, indent=2, ensure_ascii=False).encode())
 
 
+_Part = TypeVar("_Part", RunState, SubmittedJob)
+
+
 def now() -> str:
     """The present time as a run's file gives it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -149,11 +160,24 @@ def read_run(output: Folder, run_id: str) -> RunState:
     Raises:
         UserError: There is no such submission, or its file is damaged.
     """
+    return _read(RunState, output, run_id)
+
+
+def read_submitted_job(output: Folder, run_id: str) -> SubmittedJob:
+    """Read the part of a submission's file that says what was submitted.
+
+    Raises:
+        UserError: There is no such submission, or this part of its file is damaged.
+    """
+    return _read(SubmittedJob, output, run_id)
+
+
+def _read(part: type[_Part], output: Folder, run_id: str) -> _Part:
     content = output.read(run_file(run_id))
     if content is None:
         raise UserError(f"no {run_file(run_id)} there", ("output",), output.url)
     try:
-        return RunState.model_validate({"run_id": run_id, **json.loads(content)})
+        return part.model_validate({"run_id": run_id, **json.loads(content)})
     except (*_UNREADABLE, TypeError) as error:
         raise damaged(output, run_id, error) from error
 
@@ -192,6 +216,6 @@ def damaged(output: Folder, run_id: str, error: Exception) -> UserError:
 def _lease_of(output: Folder, run_id: str) -> int:
     """The number of a run's lease; -1 if its file does not tell."""
     try:
-        return read_run(output, run_id).lease
+        return read_submitted_job(output, run_id).lease
     except UserError:
         return -1

@@ -14,7 +14,7 @@ from tests.support.commands import ROOT, Rendermill
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)[1]
 
 SESSION = """
-import json, signal, threading
+import json, os, signal, threading, time
 import ray
 from ray.data import DataContext
 
@@ -34,6 +34,15 @@ DataContext.get_current().enable_progress_bars = True
 content = json.load(open("job.json"))
 results = []
 overrides = {"seed": 8, "models.sana.batch": 2}
+
+
+def when_told(row):
+    while row["id"] and not os.path.exists("go"):
+        time.sleep(0.05)
+    return row
+
+mine = ray.data.range(3, override_num_blocks=3).map(when_told, num_cpus=0.1, concurrency=2).iter_rows()
+assert next(mine)["id"] == 0
 thread = threading.Thread(target=lambda: results.append(rendermill.generate(content, **overrides)))
 thread.start()
 thread.join()
@@ -41,6 +50,8 @@ thread.join()
 assert (second.state, second.exit_status, second.num_finished, second.num_rejected) == ("finished", 3, {"sana": 9}, 1)
 assert ray.is_initialized() and DataContext.get_current().enable_progress_bars
 assert handlers() == before
+open("go", "w").close()
+assert [row["id"] for row in mine] == [1, 2], "the notebook's own Dataset goes on"
 """
 
 

@@ -20,6 +20,7 @@ DOCUMENTED = {"_asdict", "_fields", "_make", "_replace", "_exit"}
 USES = {
     "_private": "ray.autoscaler._private.aws.node_provider:AWSNodeProvider",
     "_internal": "ray.data._internal.execution.streaming_executor:StreamingExecutor",
+    "_dataset_id": "ray.data._internal.execution.streaming_executor:StreamingExecutor",
     "_topology": "ray.data._internal.execution.streaming_executor:StreamingExecutor",
     "_cat_file": "fsspec.asyn:AsyncFileSystem",
     "_logical_plan": "ray.data:Dataset",

@@ -76,8 +76,11 @@ class ModelPipeline:
         """Return the lazy Dataset of receipts (`manifests.schema.receipt_schema`) of the work."""
         rendered = self.rendered(work)
         if self.num_items_per_shard is None:
-            return self._in_tasks(rendered, self.media.store, None, TASK_NUM_CPUS)
-        return self._in_shards(rendered, self.num_items_per_shard)
+            receipts = self._in_tasks(rendered, self.media.store, None, TASK_NUM_CPUS)
+        else:
+            receipts = self._in_shards(rendered, self.num_items_per_shard)
+        receipts.set_name(self.spec.run_id)  # by which its run ends it
+        return receipts
 
     def rendered(self, work: list[Work]) -> Dataset:
         """Return the lazy Dataset of rendered frames of the work; see `actors.renderer.Renderer` for the tables."""

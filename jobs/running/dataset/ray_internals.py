@@ -34,12 +34,19 @@ def in_blocks(
     return blocks
 
 
-def end_datasets() -> None:
-    """End all Datasets of this process and wait for their tasks to end, so that none stores anything afterwards.
+def end_datasets(name: str) -> None:
+    """End all Datasets of a name in this process and wait for their tasks to end, so that none stores anything later.
 
-    Ray's own end of a Dataset does not wait for the tasks.
+    Other Datasets, such as those of a notebook from which a job was started, go on. Ray's own end of a Dataset does not
+    wait for the tasks.
+
+    Args:
+        name: Each of the Datasets was named so by `Dataset.set_name`.
     """
-    for executor in [thread for thread in threading.enumerate() if isinstance(thread, StreamingExecutor)]:
+    executors = [thread for thread in threading.enumerate() if isinstance(thread, StreamingExecutor)]
+    for executor in executors:
+        if not executor._dataset_id.startswith(f"{name}_"):  # Ray adds the Dataset's own number to its name
+            continue
         tasks = [task.get_waitable() for step in executor._topology or () for task in step.get_active_tasks()]
         executor.shutdown(force=True)
         ends = [task.completed() for task in tasks if isinstance(task, ObjectRefGenerator)]

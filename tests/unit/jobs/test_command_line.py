@@ -5,47 +5,17 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from rendermill.jobs.cli import main, rendermill
 from rendermill.manifests.output.format import ensure_format
-from rendermill.manifests.output.holder import new_holder
 from rendermill.manifests.storage.folder import Folder
-
-EVIL = "\x1b]0;red\x07 \x9b31m \u202eright to left\u2066"
-NOT_PRINTABLE = "\x1b\x9b\x07\u202e\u2066"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a manifest, a job file, its output after a run that failed, and what may be taken for these."""
-    monkeypatch.chdir(tmp_path)
-    pq.write_table(pa.table({"prompt": ["a cat"]}), "prompts.parquet")
-    job = {
-        "manifest": "prompts.parquet",
-        "output": "out",
-        "models": {"sana": {"checkpoint": "sana"}},
-    }
-    Path("job.yaml").write_text(yaml.safe_dump(job | {"environments": {"other": {"output": "nowhere"}}}))
-    Path("evil.yaml").write_text(json.dumps(job | {"name": EVIL, EVIL: 1}))
-    Path("named.yaml").write_text(json.dumps(job | {"name": EVIL}))
-    Path("notes.txt").write_text("notes")
-    Path("binary.yaml").write_bytes(bytes(range(256)))
-    Path("empty").mkdir()
-    for name in ("runs", "metadata"):
-        Path("out", name).mkdir(parents=True)
-    Path("out/rendermill.json").write_text("{}")
-    run = {"state": "failed", "started_at": "then", "updated_at": "now", "errors": {"sana": EVIL}, "job": job}
-    Path("out/runs/20261126T000000-aaaaaa.json").write_text(json.dumps(run))
-    return tmp_path
-
+from tests.unit.jobs.conftest import EVIL, NOT_PRINTABLE
 
 GIVEN = {
     ("status", "nowhere"): "output {folder}/nowhere: no such folder; rendermill generate writes one",
@@ -178,62 +148,6 @@ def test_a_status_has_nothing_that_a_terminal_would_obey(
     assert not set(NOT_PRINTABLE) & set(out)
     if "--json" in options:
         assert json.loads(out)["errors"] == {"sana": EVIL}
-
-
-@pytest.mark.parametrize(
-    "change", [{"state": 7}, {"num_to_do": {"sana": 3}}, {"errors": "none"}, {"num_to_do": [1]}, {"started_at": None}]
-)
-@pytest.mark.parametrize("options", [[], ["--watch"], ["--json"]])
-def test_a_damaged_file_of_a_run_is_named(
-    folder: Path, capfd: pytest.CaptureFixture[str], change: dict[str, object], options: list[str]
-) -> None:
-    file = folder / "out/runs/20261126T000000-aaaaaa.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    assert main(["status", "out", *options]) == 2
-    told = capfd.readouterr()
-    assert "runs/20261126T000000-aaaaaa.json is damaged (" in told.err
-    assert told.err.count("\n") == 1, told.err
-    assert told.out.strip() == ""
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"{",
-        b"[" * 100_000,
-        b"\xff",
-        b"7",
-        b'{"from_variables": 3}',
-        b'{"job": {"models": {}}, "from_variables": [[["models", "sana", "batch"], "${oc.env:HOME}"]]}',
-    ],
-)
-def test_retry_names_a_damaged_file_of_a_run(folder: Path, capfd: pytest.CaptureFixture[str], content: bytes) -> None:
-    (folder / "out/runs/20261126T000000-aaaaaa.json").write_bytes(content)
-    assert main(["retry", "out"]) == 2
-    error = capfd.readouterr().err
-    assert error.startswith(f"rendermill: output {folder}/out: runs/20261126T000000-aaaaaa.json is damaged (")
-    assert error.endswith("delete it: it says what one run did, and no record depends on it\n")
-    assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("has_lease_file", [True, False])
-def test_the_newest_run_is_the_one_that_took_the_lease_last_whatever_clocks_said(
-    folder: Path, capfd: pytest.CaptureFixture[str], has_lease_file: bool
-) -> None:
-    first, second = "20991231T235959-ffffff", "20261126T000000-aaaaaa"
-    told = json.loads((folder / f"out/runs/{second}.json").read_text()) | {"job_file": "job.yaml"}
-    for run_id, number in ((first, 9), (second, 10)):
-        job = told["job"] | {"manifest": f"of-{run_id}.parquet"}
-        content = told | {"run_id": run_id, "started_at": run_id[:8], "job": job}
-        content |= {} if has_lease_file else {"lease": number}  # in which an earlier version wrote none
-        (folder / f"out/runs/{run_id}.json").write_text(json.dumps(content))
-    if has_lease_file:
-        holder = replace(new_holder(second), is_released=True)
-        Folder("out").write("lease/000010.json", holder.as_json())
-    assert main(["status", "out"]) == 0
-    assert f"run {second}: failed; began 20261126" in capfd.readouterr().out
-    assert main(["retry", "out"]) == 2
-    assert f"manifest {folder}/of-{second}.parquet: no such file" in capfd.readouterr().err
 
 
 FORMAT_FILES = {
