@@ -11,7 +11,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch.nn import functional
 
-from benchmarks.proofs import Call, Stage, calls_of, split_sums
+from benchmarks.proofs.split_sums import Call, calls_of, split_sums
+from benchmarks.proofs.stage import Stage
 from rendermill.manifests.request import Request
 from rendermill.models import registry
 from rendermill.models.parts.exact_batches import ExactBatches

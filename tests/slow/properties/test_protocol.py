@@ -8,7 +8,6 @@ The variable PROTOCOL_EXAMPLES sets the number of sequences of steps that are tr
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,13 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rendermill.manifests.errors import LeaseLost
 from rendermill.manifests.output import layout
-from rendermill.manifests.output.fence import FencedFolder
-from rendermill.manifests.output.holder import newest_number
-from rendermill.manifests.output.lease import Lease
-from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.storage.folder import Folder
+from tests.slow.properties.drivers import Driver
 from tests.support import late_store
-from tests.support.outputs import EXTRA, IN_MEMORY, receipt, receipts, stored_rows
+from tests.support.outputs import IN_MEMORY, receipt, receipts, stored_rows
 
 NUM_EXAMPLES = int(os.environ.get("PROTOCOL_EXAMPLES", "12"))
 ITEMS = st.lists(st.sampled_from("abcde"), min_size=1, max_size=4, unique=True)
@@ -33,42 +29,6 @@ NUM_DRIVERS = 8
 WHICH = st.integers(0, 3)
 """A driver, counted from the newest on."""
 FAILS = (LeaseLost, TimeoutError)
-
-
-class StallingLease(Lease):
-    """A lease whose process is stopped for a while after the N-th check."""
-
-    def __init__(self, folder: Folder, run_id: str) -> None:
-        super().__init__(folder, run_id)
-        self.num_checks_to_go = 0
-        self.meanwhile: Callable[[], None] | None = None
-
-    def check(self) -> None:
-        super().check()
-        if self.meanwhile and self.num_checks_to_go <= 0:
-            meanwhile, self.meanwhile = self.meanwhile, None
-            meanwhile()
-        self.num_checks_to_go -= 1
-
-
-class Driver:
-    """A run, from its lease to its end."""
-
-    def __init__(self, folder: Folder, number: int) -> None:
-        self._folder = folder
-        self.lease = StallingLease(folder, f"run{number}")
-        self.added: dict[str, int] = {}
-        self.flushed: dict[str, int] = {}
-        self.items: set[str] = set()
-
-    def begin(self) -> None:
-        while not self.lease.take(newest_number(self._folder)):
-            pass
-        self.ledger = Ledger(FencedFolder.of(self._folder, self.lease), EXTRA, deletion_delay_seconds=1e6)
-
-    @property
-    def holds(self) -> bool:
-        return newest_number(self._folder) == self.lease.number
 
 
 class Protocol(RuleBasedStateMachine):

@@ -1,0 +1,1 @@
+"""Checks of rendermill on one GPU, in the shapes of large models."""

@@ -1,0 +1,1 @@
+"""Measures what proofs of batch sizes are worth."""
