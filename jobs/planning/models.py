@@ -34,6 +34,7 @@ class ResolvedModel:
 
     Attributes:
         num_items_per_shard: None: every item is a file of its own.
+        refused: Arguments of its pipeline that a table cannot give, with the reason.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ResolvedModel:
     contract: ModelContract
     encoding: Encoding
     num_items_per_shard: int | None
+    refused: Mapping[str, str]
 
     @property
     def max_sequence_length(self) -> int | None:
@@ -99,7 +101,7 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
     per_shard = (
         (config.num_items_per_shard or _ITEMS_PER_SHARD[capabilities.kind]) if job.layout == "webdataset" else None
     )
-    return ResolvedModel(name, checkpoint, family, settings, contract, encoding, per_shard)
+    return ResolvedModel(name, checkpoint, family, settings, contract, encoding, per_shard, capabilities.refused)
 
 
 def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:
@@ -166,6 +168,8 @@ def _hint(key: str, known: Collection[str]) -> str:
 def _check_arguments(name: str, config: ModelConfig, family: Family) -> None:
     for argument, value in config.pipeline_arguments.items():
         keys = ("models", name, "pipeline_arguments", argument)
+        if not family.arguments:
+            raise UserError("this model takes arguments as columns and `defaults`; write it there", keys)
         if argument not in family.arguments:
             raise UserError(f"unknown key; {_hint(argument, family.arguments)}", keys)
         try:

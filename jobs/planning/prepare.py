@@ -122,6 +122,7 @@ def prepared(opened: OpenedJob) -> Iterator[PreparedJob]:
             {name for contract in contracts for name in contract.arguments},
             {name for contract in contracts for name in contract.inputs},
         )
+        _check_columns(job, manifest, resolved)
         yield PreparedJob(
             job,
             opened.output,
@@ -131,6 +132,19 @@ def prepared(opened: OpenedJob) -> Iterator[PreparedJob]:
             models=models,
             validator=make_validator(job, resolved),
         )
+
+
+def _check_columns(job: Job, manifest: Manifest, models: Mapping[str, ResolvedModel]) -> None:
+    """Raise a `UserError` if a column is named like an argument that a pipeline takes and a table cannot give."""
+    kept = {column for column, name in job.columns.items() if name is None}
+    for column in manifest.extra.names:
+        for name, model in models.items():
+            if column in model.refused and column not in kept:
+                raise UserError(
+                    f"column {column}: no argument of {name} ({model.checkpoint.pipeline_class}), as "
+                    f"{model.refused[column]}; to have it in the records only, write `columns: {{{column}: null}}`",
+                    ("manifest",),
+                )
 
 
 def prepare_model(job: Job, name: str, cluster: Cluster) -> PreparedModel:

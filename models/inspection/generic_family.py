@@ -49,7 +49,7 @@ def generic_family(class_name: str) -> Family:
         implementation="rendermill.models.families.diffusers:Diffusers",
         defaults=_fixed_defaults(known),
         capabilities=partial(_capabilities, known),
-        arguments={name: type_ | None for name, type_ in known.further.items()},
+        arguments={},  # rows and the job's defaults give them; a second place would leave open which of them counts
         reference_batch={False: 1, True: 1},
         num_items_per_chunk=1,
         speedups=("float32_matmul_precision", "attention_backend"),

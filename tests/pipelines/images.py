@@ -3,12 +3,15 @@
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ControlNetModel,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtSigmaPipeline,
@@ -199,3 +202,29 @@ def z_image() -> DiffusionPipeline:
     for token in (transformer.x_pad_token, transformer.cap_pad_token):  # which are not initialized
         torch.nn.init.ones_(token)
     return ZImagePipeline(FlowMatchEulerDiscreteScheduler(), vae(shift_factor=0.1), qwen3(), tokenizer(), transformer)
+
+
+def flux2_klein() -> DiffusionPipeline:
+    torch.manual_seed(0)
+    transformer = Flux2Transformer2DModel(
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    flux2_vae = AutoencoderKLFlux2(
+        block_out_channels=(4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=1,
+        norm_num_groups=1,
+        sample_size=32,
+    )
+    return Flux2KleinPipeline(
+        FlowMatchEulerDiscreteScheduler(), flux2_vae, qwen3(for_generation=True), tokenizer(), transformer
+    )

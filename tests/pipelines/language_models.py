@@ -10,6 +10,7 @@ from transformers import (
     Qwen2_5_VLTextConfig,
     Qwen2_5_VLTextModel,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
 )
 
@@ -46,9 +47,10 @@ def qwen_vl_text() -> torch.nn.Module:
     return Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**SHAPE, **_ROPE)).eval()
 
 
-def qwen3() -> torch.nn.Module:
+def qwen3(for_generation: bool = False) -> torch.nn.Module:
     torch.manual_seed(0)
-    return Qwen3Model(Qwen3Config(**SHAPE, head_dim=8)).eval()
+    model_class = Qwen3ForCausalLM if for_generation else Qwen3Model
+    return model_class(Qwen3Config(**SHAPE, head_dim=8)).eval()
 
 
 def gemma2() -> torch.nn.Module:

@@ -1,17 +1,21 @@
 """Tiny checkpoints of pipelines that rendermill has no code for: each with stock's bits, and the seed alone decides."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from rendermill.models.inspection.generic_family import UnsupportedPipeline, generic_family
+from rendermill.models.inspection.signatures import signature
 from rendermill.models.inspection.sources import pipeline_classes
 from rendermill.models.registry import load
-from tests.pipelines import images, sounds, stable_diffusion, variants, videos
+from tests.pipelines import images, kandinsky, sana, sounds, stable_diffusion, variants, videos
 from tests.pipelines.equality import SETTINGS, Case, call_stock, hold, request_of, save
+from tests.support.commands import ROOT
 
 _EXACT_SIZE = {"use_resolution_binning": False}
+_SANA = _EXACT_SIZE | {"complex_human_instruction": None}
 CASES = {
     "FluxPipeline": Case(images.flux, {}, {"max_sequence_length": 48}),
     "StableDiffusionXLPipeline": Case(images.sdxl, {"negative_prompt": "blurry"}, {}),
@@ -22,7 +26,7 @@ CASES = {
     "QwenImagePipeline": Case(images.qwen_image, {"negative_prompt": "blurry"}, {}),
     "ZImagePipeline": Case(images.z_image, {}, {}),
     "CogVideoXPipeline": Case(videos.cogvideox, {}, {"max_sequence_length": 24}),
-    "SanaVideoPipeline": Case(videos.sana_video, {}, _EXACT_SIZE | {"complex_human_instruction": None}),
+    "SanaVideoPipeline": Case(videos.sana_video, {}, _SANA),
     "HunyuanVideo15Pipeline": Case(videos.hunyuan_video15, {}, {}),
     "FluxImg2ImgPipeline": Case(variants.of(images.flux, "FluxImg2ImgPipeline"), {}, {"max_sequence_length": 48}),
     "FluxInpaintPipeline": Case(variants.of(images.flux, "FluxInpaintPipeline"), {}, {"max_sequence_length": 48}),
@@ -43,6 +47,13 @@ CASES = {
     "AnimateDiffPipeline": Case(stable_diffusion.animate, {}, {}),
     "CogVideoXVideoToVideoPipeline": Case(
         variants.of(videos.cogvideox, "CogVideoXVideoToVideoPipeline"), {}, {"max_sequence_length": 24}
+    ),
+    "SanaControlNetPipeline": Case(sana.controlnet, {}, _SANA),
+    "SanaSprintImg2ImgPipeline": Case(sana.sprint_image_to_image, {"num_inference_steps": 2}, _SANA),
+    "SanaImageToVideoPipeline": Case(sana.image_to_video, {}, _SANA),
+    "KandinskyV22CombinedPipeline": Case(kandinsky.combined, {}, {"prior_num_inference_steps": 2}),
+    "Flux2KleinPipeline": Case(
+        images.flux2_klein, {"height": 64}, {"max_sequence_length": 48, "text_encoder_out_layers": (1,)}
     ),
     "LTX2Pipeline": Case(sounds.ltx2, {"guidance_scale": 1.0}, {"max_sequence_length": 16}),
 }
@@ -76,3 +87,13 @@ def test_sound_is_that_of_stock(tmp_path: Path) -> None:
     assert rendered.audio_rate == 16000
     assert rendered.audio[0].std() > 0
     assert torch.equal(rendered.audio[0], theirs.float().cpu())
+
+
+def test_the_documentation_has_the_pipelines_that_are_tried() -> None:
+    table = (ROOT / "docs" / "models.md").read_text().partition("## Pipelines that were tried")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*)", table, re.MULTILINE))
+    assert rows.keys() == CASES.keys()
+    for pipeline, words in rows.items():
+        found = signature(pipeline)
+        assert found is not None
+        assert set(re.findall(r"`(\w+)`", words)) == found.inputs.keys(), pipeline
