@@ -16,6 +16,7 @@ import ray
 from rendermill.actors.engine.engine import Engine, EngineOptions
 from rendermill.actors.engine.loading import load_model
 from rendermill.actors.engine.outcome import Outcome, Outcomes, completed, failed
+from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.environment import device_name, environment, make_deterministic
 from rendermill.actors.media.rendered_table import rendered_table
 from rendermill.actors.services import metrics
@@ -68,7 +69,10 @@ class Renderer:
             model = load_model(spec.checkpoint, settings, device, spec.patience_seconds)
         except (KeyboardInterrupt, SystemExit) as error:  # Ray would start the actor again endlessly
             raise RuntimeError(f"{type(error).__name__}: {one_line(error)}") from error
-        options = EngineOptions(family_of(spec.checkpoint.pipeline_class), settings, spec.batch, spec.deadline_seconds)
+        planned_seconds = sum(num * known.seconds_per_item.get(shape, 0.0) for shape, num in spec.planned.items())
+        options = EngineOptions(
+            family_of(spec.checkpoint.pipeline_class), settings, spec.batch, spec.deadline_seconds, planned_seconds
+        )
         reporter = RayReporter(spec.journal, spec.findings, spec.model_name, spec.run_id)
         self._engine = Engine(model, options, reporter, watchdog_of_this_process(spec.journal), known)
         self._constants = place | {
@@ -111,11 +115,12 @@ class Renderer:
     def _render_chunk(self, requests: Sequence[Request], batches: "Queue[Outcomes | None]") -> None:
         """Put the outcomes of every batch as soon as it is in the device's queue, and None after the last one."""
         try:
-            self._join()
-            suspicions = ray.get(self._spec.journal.open_chunk.remote([request.request_hash for request in requests]))
+            hashes = [request.request_hash for request in requests]
+            profile, suspicions = ray.get([self._join(), self._spec.journal.open_chunk.remote(hashes)])
             if suspicions is None:
                 batches.put(completed([]))
                 return
+            self._certify(profile, [request for request in requests if request.request_hash not in suspicions])
             self._began = self._began or perf_counter()
             for outcomes in self._render(requests, suspicions):
                 batches.put(outcomes)
@@ -123,6 +128,18 @@ class Renderer:
                 self._compilation.give()
         finally:
             batches.put(None)
+
+    def _certify(self, profile: Profile, requests: Sequence[Request]) -> None:
+        """Complete the model's certificate as far as these requests allow, and share it before it refuses anything.
+
+        Actors that begin at the same time test at the same time, as none of them could render meanwhile. A later one
+        takes what is known.
+        """
+        certificate = self._engine.certify(profile.certificate, requests)
+        if certificate != profile.certificate:
+            ray.get(self._spec.findings.learned.remote(self._spec.model_name, Profile(certificate=certificate)))
+        if self._spec.settings.reference_batch is not None:
+            certificate.require_seed()
 
     def _render(self, requests: Sequence[Request], suspicions: dict[str, Suspicion]) -> Iterator[Outcomes]:
         # suspects first and alone: if one ends this process, too, the others need not be rendered again

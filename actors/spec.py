@@ -1,6 +1,7 @@
 """What a renderer is started with. A module of its own, because the driver must not import torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rendermill.actors.checkpoints.checkpoint import Checkpoint
@@ -24,6 +25,7 @@ class RendererSpec:
         run_id: of the submission.
         journal: handle of the run's `actors.services.crash_journal.CrashJournal`.
         findings: handle of the run's `actors.services.findings.Findings`.
+        planned: the number of items that each actor is to render, by shape as text; empty: unknown.
     """
 
     model_name: str
@@ -37,6 +39,7 @@ class RendererSpec:
     run_id: str
     journal: Any
     findings: Any
+    planned: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def profile_key(self) -> dict[str, Any]:

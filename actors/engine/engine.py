@@ -1,5 +1,6 @@
 """The engine: renders requests with a loaded model, batch by batch, whatever one of the items does."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from rendermill.actors.engine.outcome import Encoded, Outcome, Outcomes, complet
 from rendermill.actors.engine.reporter import PlainReporter, Reporter
 from rendermill.actors.engine.stopwatch import Stopwatch, pace_clock
 from rendermill.actors.engine.tuning.batch_sizer import BatchSizer
+from rendermill.actors.engine.tuning.certificate import Certificate, limit_of_time
+from rendermill.actors.engine.tuning.certifier import Certifier
 from rendermill.actors.engine.tuning.deadlines import Deadlines
 from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.engine.tuning.state import TuningState
@@ -37,12 +40,14 @@ class EngineOptions:
         settings: with which the model was loaded.
         batch: the number of items in a batch; None: found by measurement (in strict mode, from the reference batch).
         deadline_seconds: the time an item may take before the process is ended; None: by what other items took.
+        planned_seconds: the time that this process is expected to render; 0: unknown.
     """
 
     family: Family
     settings: Settings
     batch: int | None = None
     deadline_seconds: float | None = None
+    planned_seconds: float = 0.0
 
     def tuning(self, known: Profile) -> TuningState:
         """Return the state in which tuning starts, from what is known already."""
@@ -86,6 +91,9 @@ class Engine:
         self._memory = MemoryGuard(memory or DeviceMemory(), model, self._tuning, settings.reference_batch, reporter)
         self._isolation = Isolation(reporter, settings.dtype)
         self._queue = BatchQueue(model, self._tuning, self._memory, self._isolation, watchdog, reporter)
+        self._is_strict = settings.reference_batch is not None
+        self._certifier = Certifier(self._render_dropped, limit_of_time(options.planned_seconds), settings.compile)
+        self._certificate, self._is_certified = known.certificate, False
         for name, batches in model.stages.items():
             batches.sizes |= known.proven.get(name, {})
             batches.refuted |= known.refuted.get(name, {})
@@ -119,6 +127,7 @@ class Engine:
     def learned(self) -> Profile:
         """Return what was learned of the batches that were collected so far, and what was known before."""
         profile = self._tuning.profile()
+        profile.certificate = self._certificate
         for name, batches in self._model.stages.items():
             if batches.sizes:
                 profile.proven[name] = batches.sizes
@@ -127,6 +136,27 @@ class Engine:
             if batches.reasons:
                 profile.reasons[name] = batches.reasons
         return profile
+
+    def certify(
+        self, known: Certificate, requests: Sequence[Request], inputs: Mapping[str, Inputs] | None = None
+    ) -> Certificate:
+        """Test what these requests allow to test of the model's certificate, before they are rendered.
+
+        From now on, strict mode renders one request at a time unless it is proven that the seed decides.
+
+        Args:
+            known: what other processes found.
+            requests: of any shapes; perhaps none.
+            inputs: the decoded inputs of the requests that have any, by request hash.
+
+        Returns:
+            The certificate, for other processes.
+        """
+        self._certificate, self._is_certified = self._certificate.merged(known), True
+        if requests:
+            self._queue.wait()
+            self._certificate = self._certifier.certify(self._certificate, requests, inputs or {})
+        return self._certificate
 
     def render(self, requests: Sequence[Request], inputs: Mapping[str, Inputs] | None = None) -> Iterator[Outcomes]:
         """Render requests of any shapes, one shape after another.
@@ -183,10 +213,30 @@ class Engine:
             self._memory.check(*items[0][:2])
         return items
 
+    @property
+    def _is_unproven(self) -> bool:
+        """Whether strict mode was asked for, and tests could not prove that the seed decides."""
+        return self._is_strict and self._is_certified and self._certificate.seed_decides.verdict != "proven"
+
+    def _render_dropped(self, request: Request, inputs: Inputs) -> bytes:
+        """Render a request alone, for a test; return the hash of its frames and its sound.
+
+        Raises:
+            ArithmeticError: the render came out as NaN or infinity.
+        """
+        deadline_seconds = self._tuning.deadline_seconds(request.shape, 1)
+        with self._watchdog.watching([request.request_hash], deadline_seconds):
+            (embeddings,) = self._model.encode([request], [inputs])
+            rendered = self._model.render([request], [embeddings])
+            if not rendered.is_finite.all():
+                raise ArithmeticError("it came out as NaN or infinity")
+            parts = [rendered.frames, *(rendered.audio or ())]
+            return hashlib.sha256(b"".join(part.contiguous().cpu().numpy().tobytes() for part in parts)).digest()
+
     def _render_encoded(self, waiting: list[Encoded], began: float, attempt: int) -> Iterator[Outcomes]:
         shape = waiting[0].request.shape
         while waiting:
-            size = self._memory.batch_size(shape)
+            size = 1 if self._is_unproven else self._memory.batch_size(shape)
             batch, waiting = waiting[:size], waiting[size:]
             try:
                 outcomes = self._queue.start(batch, began, attempt)

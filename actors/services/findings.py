@@ -6,9 +6,15 @@ from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.services.audit import Audits
 from rendermill.actors.services.deaths import WorkerProcess
 from rendermill.actors.services.telemetry import Telemetry
+from rendermill.actors.services.tuning.certified import certified_statements
 from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.services.tuning.profiles import FirstBatch, TuningProfiles
-from rendermill.manifests.output.tuning_report import AuditedRendering, AuditReport, ModelReport, TuningReport
+from rendermill.manifests.output.tuning_report import (
+    AuditedRendering,
+    AuditReport,
+    ModelReport,
+    TuningReport,
+)
 from rendermill.manifests.request import Request
 from rendermill.manifests.storage.folder import Folder
 
@@ -94,6 +100,7 @@ class Findings:
         return ModelReport(
             batch_sizes={shape: learned.size for shape, learned in profile.shapes.items()},
             same_pixels=profile.describe_proofs(),
+            certificate=certified_statements(profile),
             num_actors=self._audits.num_renderers(model),
             actors_at_work=self._telemetry.busy_share(model),
             padding=self._telemetry.padding(model),

@@ -39,7 +39,7 @@ def _calibrate_model(prepared: PreparedJob, model: PreparedModel, plan: Plan, se
         max_actors=1,
         num_items_per_chunk=max(num_samples, model.num_items_per_chunk),
     )
-    pipeline = make_pipeline(prepared, one_actor, services, new_run_id(), prepared.manifest.extra)
+    pipeline = make_pipeline(prepared, one_actor, plan, services, new_run_id(), prepared.manifest.extra)
     rendered = pipeline.rendered(plan.outstanding.first_of_each_shape(num_samples)[name])
     receipts = pipeline.encoded(rendered).drop_columns([MEDIA])
     for table in receipts.iter_batches(batch_size=None, batch_format="pyarrow"):

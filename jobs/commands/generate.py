@@ -133,7 +133,7 @@ class _Submission:
         _announce(self._screen, plan)
         self._warn(ledger, damaged)
         pipelines = {
-            name: make_pipeline(self._prepared, model, services, self._run_id, ledger.extra)
+            name: make_pipeline(self._prepared, model, plan, services, self._run_id, ledger.extra)
             for name, model in self._prepared.models.items()
         }
         run = Run(

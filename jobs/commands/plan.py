@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from rendermill.actors.engine.tuning.profile import Profile
+from rendermill.actors.services.tuning.certified import certified_statements
 from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.actors.spec import profile_key
 from rendermill.jobs.commands.calibrate import calibrate
@@ -152,6 +153,7 @@ def _estimate_model(model: PreparedModel, planned: Plan, profiles: ProfileStore)
             num_actors=model.max_actors,
             device=model.device,
             device_hours=None if work is None else round(work.device_seconds / 3600, 4),
+            certificate=[*map(str, certified_statements(profile)), *profile.describe_proofs()],
         ),
         work=work,
     )

@@ -42,12 +42,14 @@ class ModelPlan:
         num_actors: The largest number that its pool and the cluster allow.
         device: `GPU` or `CPU`.
         device_hours: The time of all its actors together; None: not known.
+        certificate: What is known of its seed, its arguments and its batch sizes, each in one line; empty: nothing.
     """
 
     measured_on: str | None
     num_actors: int
     device: str
     device_hours: float | None
+    certificate: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class JobPlan:
 
 def in_words(found: JobPlan, output: str) -> list[str]:
     """Return a plan as lines of text, without the table of its shapes."""
-    lines = [_model_in_words(name, model) for name, model in found.models.items()]
+    lines = [line for name, model in found.models.items() for line in _model_in_words(name, model)]
     num_to_do = sum(shape.num_to_do for shape in found.shapes)
     if not num_to_do:
         lines.append("to render: nothing")
@@ -137,7 +139,11 @@ def table_of_shapes(shapes: Sequence[ShapePlan]) -> Table:
     return Table(heads, rows, num_text_columns=2)
 
 
-def _model_in_words(name: str, model: ModelPlan) -> str:
+def _model_in_words(name: str, model: ModelPlan) -> list[str]:
+    return [_resources_in_words(name, model), *(f"  {line}" for line in model.certificate)]
+
+
+def _resources_in_words(name: str, model: ModelPlan) -> str:
     actors = "1 actor" if model.num_actors == 1 else f"up to {model.num_actors} actors"
     if model.device_hours is None:
         return f"{name}: {actors}; its pace is not known yet"

@@ -1,8 +1,11 @@
 """Build the pipeline of a model from a prepared job."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from rendermill.jobs.cluster.capacity import max_tasks
+from rendermill.jobs.planning.plan import Plan
 from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel
 from rendermill.jobs.running.dataset.media_tasks import MediaTasks
 from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline, Workers
@@ -11,7 +14,7 @@ from rendermill.jobs.running.services import Services
 
 
 def make_pipeline(
-    prepared: PreparedJob, model: PreparedModel, services: Services, run_id: str, extra: pa.Schema
+    prepared: PreparedJob, model: PreparedModel, plan: Plan, services: Services, run_id: str, extra: pa.Schema
 ) -> ModelPipeline:
     """Make the pipeline of one model of a job.
 
@@ -21,6 +24,8 @@ def make_pipeline(
     """
     resolved = model.resolved
     spec = services.spec(prepared.job, resolved, run_id)
+    counts = [count for count in plan.shapes if count.model == resolved.name]
+    spec = replace(spec, planned={str(count.shape): count.num_to_do / max(1, model.max_actors) for count in counts})
     return ModelPipeline(
         spec=spec,
         workers=Workers(model.config.pool, model.num_gpus, model.max_actors, max_tasks(prepared.cluster)),

@@ -79,6 +79,7 @@ def _totals(run: RunState, job: Job) -> Iterator[str]:
 def _what_was_found(found: TuningReport) -> Iterator[str]:
     yield from found.profile_problems
     for model, report in found.models.items():
+        yield from (f"  {model}: {statement}" for statement in report.certificate if statement.verdict == "refuted")
         for note, count in report.notes.items():
             yield f"  {model}: {note}" + (f" ({count} times)" if count > 1 else "")
     for cause, count in found.deaths.items():

@@ -1,8 +1,23 @@
 """What the renderers of a run found out: a part of the run's file (`manifests.output.runs`)."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
+
+
+class CertifiedStatement(BaseModel):
+    """A statement of a model's certificate, such as "the seed decides".
+
+    Attributes:
+        reason: In words, what the verdict rests on.
+    """
+
+    statement: str
+    verdict: Literal["proven", "refuted", "not tested"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.statement}: {self.verdict}: {self.reason}"
 
 
 class ModelReport(BaseModel):
@@ -11,6 +26,7 @@ class ModelReport(BaseModel):
     Attributes:
         batch_sizes: The batch size in use, by shape of item (`str(manifests.schema.Shape)`).
         same_pixels: One sentence per stage and shape of its inputs: which batch sizes give the reference's bits.
+        certificate: What was tested of the seed and of arguments.
         num_actors: The number of actors that the model has had.
         actors_at_work: The share (0 to 1) of the actors' time in which they worked; None before the first chunk.
         padding: The share (0 to 1) of the denoiser's slots that held padding.
@@ -19,6 +35,7 @@ class ModelReport(BaseModel):
 
     batch_sizes: dict[str, int] = {}
     same_pixels: list[str] = []
+    certificate: list[CertifiedStatement] = []
     num_actors: int = 0
     actors_at_work: float | None = None
     padding: float = 0.0

@@ -1,4 +1,4 @@
-"""The tuning profile of a model on a device: which batch sizes pay, fit and keep the reference's bits, and the pace."""
+"""The tuning profile of a model on a device: which batch sizes pay, fit and keep bits, its pace, its certificate."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from rendermill.actors.engine.tuning.batch_sizer import Learned
+from rendermill.actors.engine.tuning.certificate import Certificate
 from rendermill.manifests.request import Shape
 
 
@@ -41,6 +42,7 @@ class Profile:
         bytes_per_item: by shape of item, the mean size of the media file.
         start_up_seconds: the time from the start of rendering to the end of a model's first batch, without the time
             that its items take at their pace; None: unknown.
+        certificate: what was tested of the seed and of arguments.
     """
 
     shapes: dict[_ShapeAsText, Annotated[Learned, AfterValidator(_usable)]] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class Profile:
     seconds_per_item: dict[_ShapeAsText, _Amount] = field(default_factory=dict)
     bytes_per_item: dict[_ShapeAsText, _Amount] = field(default_factory=dict)
     start_up_seconds: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    certificate: Certificate = field(default_factory=Certificate)
 
     def merge(self, other: "Profile") -> None:
         """Add what another actor measured."""
@@ -65,6 +68,7 @@ class Profile:
         self.seconds_per_item |= other.seconds_per_item
         self.bytes_per_item |= other.bytes_per_item
         self.start_up_seconds = other.start_up_seconds or self.start_up_seconds
+        self.certificate = self.certificate.merged(other.certificate)
 
     def describe_proofs(self) -> list[str]:
         """Return a line for each stage and shape, such as "denoiser (32x32x32): 1, 2 give the same bits"."""
