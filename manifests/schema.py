@@ -51,6 +51,17 @@ RECORD_COLUMNS = (
     Column("bytes", pa.int64(), "Size of the media file."),
     Column("sha256", pa.string(), "Of the media file."),
     Column("pixel_sha256", pa.string(), "Of the uint8 frames before encoding, in order frame, row, column, RGB."),
+    Column(
+        "audio_sha256",
+        pa.string(),
+        "Of the float32 samples of the sound before encoding, in order channel, sample. Null without sound.",
+    ),
+    Column(
+        "requested_sizes",
+        pa.string(),
+        "The `width`, `height` and `num_frames` that were asked for, as JSON, if the pipeline rendered others. "
+        "Null: those of the record.",
+    ),
     Column("batch_size", pa.int32(), "The number of items that were rendered together."),
     Column("device", pa.string(), "Model of the device."),
     Column("environment", pa.string(), "Versions and settings that pixels may depend on, as JSON."),
@@ -89,6 +100,8 @@ INTERNAL_PREFIX = "rendermill:"
 """The beginning of the names of columns that exist only within a run, so that they clash with no other."""
 FRAMES = f"{INTERNAL_PREFIX}frames"
 """Raw pixels: uint8 bytes in order frame, row, column, RGB."""
+AUDIO = f"{INTERNAL_PREFIX}audio"
+"""The sound before encoding (`actors.media.sound`)."""
 MEDIA = f"{INTERNAL_PREFIX}media"
 """The bytes of an encoded media file."""
 INPUT_PREFIX = f"{INTERNAL_PREFIX}input:"

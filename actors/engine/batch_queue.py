@@ -114,12 +114,15 @@ class BatchQueue:
         self._tuning.add_batch(shape, num_items, seconds, batch.began, is_trial)
         self._reporter.stage_finished("render", seconds)
         self._reporter.batch_rendered(num_items)
-        frames, is_finite = batch.rendered.frames.numpy(), batch.rendered.is_finite.tolist()
+        rendered = batch.rendered
+        frames, is_finite = rendered.frames.numpy(), rendered.is_finite.tolist()
         outcomes = []
         for index, (request, num_tokens_cut) in enumerate(batch.requests):
             outcome = Outcome(request, num_items, started_at, seconds / num_items, batch.attempt, num_tokens_cut)
             if is_finite[index]:
                 outcome.frames = frames[index]
+                if rendered.audio is not None:
+                    outcome.audio, outcome.audio_rate = rendered.audio[index].numpy(), rendered.audio_rate
             else:
                 self._isolation.fail_as_nonfinite(outcome)
             outcomes.append(outcome)
@@ -128,7 +131,9 @@ class BatchQueue:
 
 def _copied(rendered: Rendered) -> Rendered:
     """Put copies to this process's memory into the device's queue, and return the tensors that they will fill."""
-    return replace(rendered, frames=_to_host(rendered.frames), is_finite=_to_host(rendered.is_finite))
+    frames, is_finite = _to_host(rendered.frames), _to_host(rendered.is_finite)
+    audio = None if rendered.audio is None else [_to_host(sound) for sound in rendered.audio]
+    return replace(rendered, frames=frames, is_finite=is_finite, audio=audio)
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,8 @@ class Outcome:
         attempt: the number of the attempt, from 1.
         num_tokens_cut: the number of tokens of the prompts that the text encoder left out; None: unknown.
         frames: uint8, (frames, height, width, 3), RGB; None for a failure.
+        audio: float32, (channels, samples), -1 … 1; None if there is no sound.
+        audio_rate: samples per second of the sound.
         error_type: the class of the error; None for a rendered item.
         error: its message.
     """
@@ -45,6 +47,8 @@ class Outcome:
     attempt: int
     num_tokens_cut: int | None = None
     frames: np.ndarray | None = None
+    audio: np.ndarray | None = None
+    audio_rate: int | None = None
     error_type: str | None = None
     error: str | None = None
 

@@ -10,10 +10,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from rendermill.actors.media.encoding import FORMATS, Encoding
 from rendermill.actors.media.provenance import xmp
+from rendermill.actors.media.sound import Sound
 
 
 def encode(
-    frames: np.ndarray, encoding: Encoding, fps: float | None = None, record: Mapping[str, Any] | None = None
+    frames: np.ndarray,
+    encoding: Encoding,
+    fps: float | None = None,
+    record: Mapping[str, Any] | None = None,
+    audio: Sound | None = None,
 ) -> bytes:
     """Return the bytes of a media file.
 
@@ -21,6 +26,7 @@ def encode(
         frames: uint8, (frames, height, width, 3), RGB; one frame for an image.
         fps: frames per second of a video.
         record: the columns of the item's record, for a file with provenance; see `actors.media.provenance`.
+        audio: the sound of a video; None: it has none.
     """
     made = record if encoding.has_provenance else None
     quality = encoding.format.default_quality if encoding.quality is None else encoding.quality
@@ -29,7 +35,7 @@ def encode(
 
         assert fps is not None
         assert quality is not None
-        return encode_mp4(frames, fps, quality, made)
+        return encode_mp4(frames, fps, quality, made, audio)
     options = {**encoding.format.options, **({} if quality is None else {"quality": quality})}
     if made is not None:
         options |= _png_text(xmp(made)) if encoding.media_format == "png" else {"xmp": xmp(made)}

@@ -1,12 +1,17 @@
 """Outcomes as a table: the rows that asked for them, with what a record says of rendering, and the frames."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from rendermill.actors.engine.outcome import Outcome
-from rendermill.manifests.schema import FRAMES
+from rendermill.actors.media.sound import Sound, as_column
+from rendermill.manifests.schema import AUDIO, FRAMES
+
+_SIZES = ("num_frames", "height", "width")
+"""The sizes of frames in the order of their axes."""
 
 
 def rendered_table(rows: pa.Table, outcomes: Sequence[Outcome], constants: Mapping[str, str | None]) -> pa.Table:
@@ -17,10 +22,10 @@ def rendered_table(rows: pa.Table, outcomes: Sequence[Outcome], constants: Mappi
         constants: columns that are equal in all rows, by name.
 
     Returns:
-        The columns of `rows`, what the record says of rendering, and `FRAMES`, the raw uint8 bytes in order frame, row,
-        column, RGB; null for a failure.
+        The columns of `rows` with the sizes of the frames, what the record says of rendering, `FRAMES`, the raw uint8
+        bytes in order frame, row, column, RGB, null for a failure, and `AUDIO`.
     """
-    table = rows
+    table, requested_sizes = _with_rendered_sizes(rows, outcomes)
     columns = {name: pa.array([value] * len(outcomes), pa.string()) for name, value in constants.items()}
     columns |= {
         "num_tokens_cut": pa.array([outcome.num_tokens_cut for outcome in outcomes], pa.int32()),
@@ -31,11 +36,34 @@ def rendered_table(rows: pa.Table, outcomes: Sequence[Outcome], constants: Mappi
         "error_type": pa.array([outcome.error_type for outcome in outcomes], pa.string()),
         "error": pa.array([outcome.error for outcome in outcomes], pa.string()),
         "attempts": pa.array([outcome.attempt if outcome.error_type else None for outcome in outcomes], pa.int32()),
+        "requested_sizes": requested_sizes,
         FRAMES: _as_binary([outcome.frames for outcome in outcomes]),
+        AUDIO: as_column([_sound(outcome) for outcome in outcomes]),
     }
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table
+
+
+def _with_rendered_sizes(rows: pa.Table, outcomes: Sequence[Outcome]) -> tuple[pa.Table, pa.Array]:
+    """Return the rows with the sizes of the frames, and as JSON the sizes that were asked for where they differ."""
+    requested: list[str | None] = [None] * len(outcomes)
+    sizes = rows.select(_SIZES).to_pylist()
+    for index, outcome in enumerate(outcomes):
+        if outcome.frames is not None:
+            rendered = dict(zip(_SIZES, outcome.frames.shape[:3], strict=True))
+            if rendered != sizes[index]:
+                requested[index], sizes[index] = json.dumps(sizes[index], sort_keys=True), rendered
+    for name in _SIZES if any(requested) else ():
+        column = pa.array([size[name] for size in sizes], rows.schema.field(name).type)
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
+    return rows, pa.array(requested, pa.string())
+
+
+def _sound(outcome: Outcome) -> Sound | None:
+    if outcome.audio is None or outcome.audio_rate is None:
+        return None
+    return Sound(outcome.audio, outcome.audio_rate)
 
 
 def _as_binary(frames: Sequence[np.ndarray | None]) -> pa.LargeBinaryArray:

@@ -12,18 +12,19 @@ from tenacity import retry_if_exception
 
 from rendermill.actors.media.encoders import encode
 from rendermill.actors.media.encoding import FORMATS, Encoding
+from rendermill.actors.media.sound import Sound, from_column
 from rendermill.actors.services import metrics
 from rendermill.actors.services.guard import Guard, costs_its_item
 from rendermill.manifests.arrow.values import python_rows
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.output.layout import key_in_shard, media_path, shard
 from rendermill.manifests.output.shards import json_of, pack, sample_json
-from rendermill.manifests.schema import ERROR_COLUMNS, FRAMES, MEDIA, REQUEST_COLUMNS
+from rendermill.manifests.schema import AUDIO, ERROR_COLUMNS, FRAMES, MEDIA, REQUEST_COLUMNS
 from rendermill.manifests.storage.folder import Folder
 from rendermill.manifests.storage.retries import with_retries
 
 _ERROR = tuple(column.name for column in ERROR_COLUMNS)
-_MEDIA = ("path", "member", "format", "bytes", "sha256", "pixel_sha256")
+_MEDIA = ("path", "member", "format", "bytes", "sha256", "pixel_sha256", "audio_sha256")
 _FOUND = (*_MEDIA, *_ERROR)
 """Columns of a receipt that are known only after its item is encoded and stored."""
 _NEEDED = (*(column.name for column in REQUEST_COLUMNS), "checkpoint", "revision", "scheduler", "attempt", *_ERROR)
@@ -60,7 +61,7 @@ def store(
     """Encode every item of a table, and store each one as a file.
 
     Args:
-        rendered: from `Renderer`: request and record columns known so far, and `FRAMES` (raw uint8 bytes).
+        rendered: from `Renderer`: request and record columns known so far, `FRAMES` (raw uint8 bytes) and `AUDIO`.
         receipts: the schema of the result, `manifests.schema.receipt_schema`.
         encoder: guards the encoding.
         writer: guards the storing.
@@ -149,24 +150,25 @@ def _encoded(rendered: pa.Table, encoding: Encoding, encoder: Guard, patience_se
     items = [_Item(row) for row in rendered.select(_NEEDED).to_pylist()]
     for item in items:
         item.found = {name: item.row[name] for name in _ERROR}
-    frames = dict(zip(map(id, items), rendered[FRAMES], strict=True))
+    media = dict(zip(map(id, items), zip(rendered[FRAMES], rendered[AUDIO], strict=True), strict=True))
     to_encode = [item for item in items if item.row["error_type"] is None]
 
     def encode_some(some: Sequence[_Item]) -> None:
         for item in some:
-            _encode(item, frames[id(item)].as_buffer(), encoding)
+            frames, audio = media[id(item)]
+            _encode(item, frames.as_buffer(), from_column(audio), encoding)
 
     until_there_is_room = with_retries(patience_seconds).copy(retry=retry_if_exception(_is_out_of_room))
     until_there_is_room(_guarded, to_encode, encoder, encode_some)
     return items
 
 
-def _encode(item: _Item, pixels: pa.Buffer, encoding: Encoding) -> None:
-    """Encode an item's frames. An error of the encoder fails the item only."""
+def _encode(item: _Item, pixels: pa.Buffer, audio: Sound | None, encoding: Encoding) -> None:
+    """Encode an item's frames and its sound. An error of the encoder fails the item only."""
     row = item.row
     shape = (row["num_frames"], row["height"], row["width"], 3)
     try:
-        data = encode(np.frombuffer(pixels, np.uint8).reshape(shape), encoding, row["fps"], row)
+        data = encode(np.frombuffer(pixels, np.uint8).reshape(shape), encoding, row["fps"], row, audio)
     except BaseException as error:
         if _is_out_of_room(error) or not costs_its_item(error):
             raise
@@ -178,6 +180,7 @@ def _encode(item: _Item, pixels: pa.Buffer, encoding: Encoding) -> None:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "pixel_sha256": hashlib.sha256(pixels).hexdigest(),
+        "audio_sha256": audio and audio.sha256,
     }
 
 

@@ -10,7 +10,9 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
+from rendermill.actors.media import sound
 from rendermill.actors.media.provenance import comment
+from rendermill.actors.media.sound import Sound
 
 _X264_THREADS = 4
 """Fixed, because x264's output depends on it."""
@@ -26,14 +28,21 @@ _TO_RGB = _TO_YUV | Interpolation.FULL_CHR_H_INT
 """Without these flags swscale's faster arithmetic is wrong by up to 4 levels."""
 
 
-def encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int, made: Mapping[str, Any] | None) -> bytes:
-    """Return an MP4 file: H.264, High profile, yuv420p, BT.709 in limited range, index in front (faststart).
+def encode_mp4(
+    frames: np.ndarray,
+    fps: float,
+    constant_rate_factor: int,
+    made: Mapping[str, Any] | None,
+    audio: Sound | None = None,
+) -> bytes:
+    """Return an MP4 file: H.264, High profile, yuv420p, BT.709 in limited range, AAC, index in front (faststart).
 
     Args:
         frames: uint8, (frames, height, width, 3), RGB; height and width are even.
         fps: frames per second, 0.001 … 1000.
         constant_rate_factor: x264's, 1 … 51.
         made: the columns of the record for the file's comment; None: no comment.
+        audio: the sound; None: the file has none.
     """
     sink = io.BytesIO()
 
@@ -53,7 +62,8 @@ def encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int, made: 
         codec.thread_count = _X264_THREADS
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        reformatter = VideoReformatter()
+        audio_stream = None if audio is None else sound.add_stream(container, audio)
+        reformatter, packets = VideoReformatter(), []
         for pixels in frames:
             rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame = reformatter.reformat(
@@ -64,8 +74,11 @@ def encode_mp4(frames: np.ndarray, fps: float, constant_rate_factor: int, made: 
                 interpolation=_TO_YUV,
                 threads=1,
             )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        if audio is not None:  # first, so that the muxer can place it between the frames
+            sound.write(container, audio_stream, audio)
+        container.mux(packets)
     return sink.getvalue()
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from rendermill.actors.media.encoders import decode
+from rendermill.actors.media.sound import Sound
 from rendermill.jobs.planning.origins import differing
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.output.shards import read_member
 from rendermill.manifests.storage.folder import Folder
 
-RECORDED = ("path", "member", "format", "pixel_sha256", "device", "environment")
+RECORDED = ("path", "member", "format", "pixel_sha256", "audio_sha256", "device", "environment")
 """The columns of a record that travel with its request, with `recorded_` before their names."""
 MIN_PSNR = 25.0
 """Decibels. Other devices and versions sum in another order, and a video's file has lost a little too."""
@@ -49,18 +50,20 @@ def item_name(row: Mapping[str, Any]) -> str:
     return f"{row['id']!r} sample {row['sample_index']}"
 
 
-def compare(row: Mapping[str, Any], pixels: Any, output: Folder) -> RenderedAgain:
-    """Compare new pixels with a record.
+def compare(row: Mapping[str, Any], pixels: Any, audio: Sound | None, output: Folder) -> RenderedAgain:
+    """Compare new pixels and a new sound with a record.
 
     Args:
         row: What rendering gave, and the columns `RECORDED` of the record.
         pixels: The new frames: an Arrow scalar of uint8 values in binary.
+        audio: The new sound; None if there is none.
     """
     item = item_name(row)
     if row["error_type"] is not None:
         return RenderedAgain(item, "failed", True, f"{row['error_type']}: {row['error']}")
     data = pixels.as_buffer()
-    if hashlib.sha256(data).hexdigest() == row["recorded_pixel_sha256"]:
+    has_same_sound = (audio and audio.sha256) == row["recorded_audio_sha256"]
+    if hashlib.sha256(data).hexdigest() == row["recorded_pixel_sha256"] and has_same_sound:
         return RenderedAgain(item, "with the same pixels", False)
     decibels, likeness = _likeness(np.frombuffer(data, np.uint8), row, output)
     changed = differing(
@@ -68,7 +71,8 @@ def compare(row: Mapping[str, Any], pixels: Any, output: Folder) -> RenderedAgai
         {"device": row["device"]} | json.loads(row["environment"]),
     )
     if not changed:
-        return RenderedAgain(item, "with other pixels, in the same environment", True, likeness)
+        what = "other pixels" if has_same_sound else "another sound"
+        return RenderedAgain(item, f"with {what}, in the same environment", True, likeness)
     is_alike = decibels is not None and decibels >= MIN_PSNR
     verdict = f"{'alike' if is_alike else 'unlike'} by PSNR, as the environment is another ({changed})"
     return RenderedAgain(item, verdict, not is_alike, likeness)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import ray
 
+from rendermill.actors.media.sound import from_column
 from rendermill.jobs.cluster.capacity import TASK_NUM_CPUS, Cluster
 from rendermill.jobs.cluster.connection import connected
 from rendermill.jobs.config.job import Job
@@ -20,9 +21,10 @@ from rendermill.jobs.running.services import start_services
 from rendermill.jobs.verification.compare import NOT_TRIED, RECORDED, RenderedAgain, compare, item_name
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import request_hash
+from rendermill.manifests.output.records import as_requested
 from rendermill.manifests.output.runs import newest_run
 from rendermill.manifests.request import hashed_fields
-from rendermill.manifests.schema import FRAMES, REQUEST_COLUMNS
+from rendermill.manifests.schema import AUDIO, FRAMES, REQUEST_COLUMNS
 from rendermill.manifests.storage.folder import Folder
 
 _Record = Mapping[str, Any]
@@ -39,7 +41,7 @@ class _Group(NamedTuple):
 def render_again(output: Folder, records: Sequence[_Record]) -> Iterator[RenderedAgain]:
     """Render records again, in the cluster that this machine belongs to, or in a local one."""
     with connected() as cluster:
-        groups, left = _groups(output, records, cluster)
+        groups, left = _groups(output, [as_requested(record) for record in records], cluster)
         yield from (RenderedAgain(item_name(record), NOT_TRIED, False) for record in left)
         for group in groups:
             yield from _render(output, group)
@@ -100,8 +102,11 @@ def _requests(records: Sequence[_Record]) -> pa.Table:
 
 
 def _compare_all(table: pa.Table, output: Folder) -> pa.Table:
-    rows = table.drop_columns([FRAMES]).to_pylist()
-    results = [compare(row, pixels, output) for row, pixels in zip(rows, table[FRAMES], strict=True)]
+    rows = table.drop_columns([FRAMES, AUDIO]).to_pylist()
+    results = [
+        compare(row, pixels, from_column(audio), output)
+        for row, pixels, audio in zip(rows, table[FRAMES], table[AUDIO], strict=True)
+    ]
     return pa.table(
         {field.name: [getattr(result, field.name) for result in results] for field in fields(RenderedAgain)}
     )

@@ -1,8 +1,9 @@
 """The records of an output as any reader sees them, without holding its lease: parts, and receipts not yet in one."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,11 @@ from rendermill.manifests.storage.folder import Folder
 
 _RECORD_COLUMNS = [column.name for column in RECORD_COLUMNS]
 _FIELDS = {field.name: field for field in arrow_schema(RECORD_COLUMNS)}
+
+
+def as_requested(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the sizes that were asked for, where the pipeline rendered others."""
+    return {**record, **json.loads(record["requested_sizes"] or "{}")}
 
 
 def read_records(

@@ -15,14 +15,15 @@ import pytest
 import webdataset
 
 from rendermill.actors.media.encoding import Encoding
+from rendermill.actors.media.sound import as_column
 from rendermill.actors.media.store import encode_all, store_shard
 from rendermill.actors.services.guard import Guard
-from rendermill.jobs.verification.compare import compare
+from rendermill.jobs.verification.compare import RECORDED, compare
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.output.layout import key_in_shard
 from rendermill.manifests.output.ledger.ledger import Ledger
 from rendermill.manifests.output.shards import keep_members, pack, read_member, unpack
-from rendermill.manifests.schema import FRAMES, receipt_schema
+from rendermill.manifests.schema import AUDIO, FRAMES, receipt_schema
 from rendermill.manifests.storage.folder import Folder
 from tests.support.commands import ROOT, Rendermill
 from tests.support.outputs import under_lease
@@ -199,7 +200,8 @@ def rendered(*frames: np.ndarray | None) -> pa.Table:
         for index, pixels in enumerate(frames)
     ]
     column = pa.array([None if pixels is None else pixels.tobytes() for pixels in frames], pa.large_binary())
-    return pa.Table.from_pylist(rows, receipt_schema(EXTRA)).append_column(FRAMES, column)
+    table = pa.Table.from_pylist(rows, receipt_schema(EXTRA)).append_column(FRAMES, column)
+    return table.append_column(AUDIO, as_column([None] * len(frames)))
 
 
 def test_what_cannot_be_drawn_or_encoded_is_left_out_and_what_comes_twice_is_stored_once(tmp_path: Path) -> None:
@@ -231,12 +233,11 @@ def test_what_is_rendered_again_is_compared_with_the_shards_member(tmp_path: Pat
     before = rendered(np.full((2, 2, 3), 7, np.uint8))
     encoded = encode_all(before, Encoding("png"), receipt_schema(EXTRA), UNGUARDED)
     (record,) = store_shard(encoded, folder, EXTRA, UNGUARDED).to_pylist()
-    names = ("path", "member", "format", "pixel_sha256", "device", "environment")
-    row = record | {f"recorded_{name}": record[name] for name in names}
+    row = record | {f"recorded_{name}": record[name] for name in RECORDED}
     pixels = pa.scalar(np.full((2, 2, 3), 9, np.uint8).tobytes(), pa.large_binary())
-    assert compare(row, before[FRAMES][0], folder).verdict == "with the same pixels"
-    assert compare(row, pixels, folder).details == "PSNR 42.1 dB"
-    assert compare(row | {"recorded_member": "gone.png"}, pixels, folder).details == "its file is gone"
+    assert compare(row, before[FRAMES][0], None, folder).verdict == "with the same pixels"
+    assert compare(row, pixels, None, folder).details == "PSNR 42.1 dB"
+    assert compare(row | {"recorded_member": "gone.png"}, pixels, None, folder).details == "its file is gone"
     assert read_member(folder, "media/none.tar", "x") is None
 
 
