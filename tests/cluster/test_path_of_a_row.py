@@ -49,6 +49,9 @@ def follow(rendermill: Rendermill) -> list[list[str]]:
     folder.mkdir()
     shutil.copy(ROOT / "tests/support/sabotage/followed/sitecustomize.py", folder)
     rendermill.model("sana", "sana-shapes")
+    rendermill.manifest([{"prompt": "another row"}])
+    before = rendermill.generate(output=str(rendermill.folder / "before"))
+    assert before.status == 0, before  # the certificate, for which an item is rendered many times, is known from now on
     rendermill.manifest([{"id": "the-row", "prompt": "the-row is a red circle"}])
     path = os.pathsep.join([str(folder), str(ROOT)])
     finished = rendermill.run("generate", rendermill.write_job(), PYTHONPATH=path)
