@@ -92,7 +92,9 @@ class Engine:
         self._isolation = Isolation(reporter, settings.dtype)
         self._queue = BatchQueue(model, self._tuning, self._memory, self._isolation, watchdog, reporter)
         self._is_strict = settings.reference_batch is not None
-        self._certifier = Certifier(self._render_dropped, limit_of_time(options.planned_seconds), settings.compile)
+        self._certifier = Certifier(
+            self._render_dropped, self._queue.wait, limit_of_time(options.planned_seconds), settings.compile
+        )
         self._certificate, self._is_certified = known.certificate, False
         for name, batches in model.stages.items():
             batches.sizes |= known.proven.get(name, {})
@@ -154,7 +156,6 @@ class Engine:
         """
         self._certificate, self._is_certified = self._certificate.merged(known), True
         if requests:
-            self._queue.wait()
             self._certificate = self._certifier.certify(self._certificate, requests, inputs or {})
         return self._certificate
 
@@ -219,7 +220,10 @@ class Engine:
         return self._is_strict and self._is_certified and self._certificate.seed_decides.verdict != "proven"
 
     def _render_dropped(self, request: Request, inputs: Inputs) -> bytes:
-        """Render a request alone, for a test; return the hash of its frames and its sound.
+        """Render a request alone, for a test.
+
+        Returns:
+            The hash of its frames and its sound.
 
         Raises:
             ArithmeticError: the render came out as NaN or infinity.

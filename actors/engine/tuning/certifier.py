@@ -33,15 +33,21 @@ class Certifier:
 
     Args:
         render: renders with the model.
+        wait: waits until the device has nothing else to do.
         seconds: the limit for all tests of this process; the next rendering is expected to take as long as the last.
         is_compiled: whether the first rendering compiles. That one does not count, because rendering needs it anyway.
         clock: returns seconds.
     """
 
     def __init__(
-        self, render: RenderOne, seconds: float, is_compiled: bool, clock: Callable[[], float] = perf_counter
+        self,
+        render: RenderOne,
+        wait: Callable[[], None],
+        seconds: float,
+        is_compiled: bool,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self._render, self._seconds, self._clock = render, seconds, clock
+        self._render, self._wait, self._seconds, self._clock = render, wait, seconds, clock
         self._seconds_left, self._seconds_of_last = seconds, 0.0
         self._is_warm = not is_compiled
         self._num_errors = 0
@@ -145,6 +151,7 @@ class Certifier:
             _NoTime: there is not enough time left.
         """
         self._check_time(num_renderings=1)
+        self._wait()
         began = self._clock()
         with _global_seeds(global_seed):
             pixels = self._render(request, inputs)
