@@ -170,7 +170,7 @@ def _in_few_steps(request: Request) -> Request:
 def _global_seeds(seed: int) -> Iterator[None]:
     """Set the global generators of Python, NumPy and torch within this context, and restore them after it."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

@@ -15,7 +15,7 @@ from rendermill.actors.engine.engine import Engine
 from rendermill.actors.engine.tuning.certificate import Certificate, SeedDoesNotDecide, Statement, limit_of_time
 from rendermill.actors.engine.tuning.certifier import Certifier
 from rendermill.manifests.request import Request
-from rendermill.models.families import sana
+from rendermill.models.families.sana import text_to_image
 from tests.support.requests import request_for
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def test_the_seed_and_the_arguments_of_a_checkpoint_are_proven(checkpoints: Path
 
 def test_a_seed_that_does_not_decide_is_refuted(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, request = engine_and_request(checkpoints, "sana-shapes")
-    monkeypatch.setattr(sana, "noise", lambda shape, generators, _: torch.randn(len(generators), *shape))
+    monkeypatch.setattr(text_to_image, "noise", lambda shape, generators, _: torch.randn(len(generators), *shape))
     certificate = engine.certify(Certificate(), [request])
     assert certificate.seed_decides.verdict == "refuted"
     assert certificate.seed_matters.verdict == "refuted", "it is the same noise for any seed under one global seed"
