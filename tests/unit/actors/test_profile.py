@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rendermill.actors.engine.tuning.batch_sizer import Learned
+from rendermill.actors.engine.tuning.certificate import Certificate, Statement
 from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.services.tuning.profile_store import ProfileStore
 from rendermill.manifests.request import Shape
@@ -20,6 +22,7 @@ PROFILE = Profile(
     seconds_per_item={SHAPE: 0.25},
     bytes_per_item={SHAPE: 1000.0},
     start_up_seconds=12.5,
+    certificate=Certificate(Statement("proven", "twice"), arguments={"eta": Statement("refuted", "same")}, seconds=2.5),
 )
 
 
@@ -46,6 +49,10 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a size in words": (changed_profile(shapes={SHAPE: {"size": "many"}}), "it is damaged: "),
     "no shape": (changed_profile(seconds_per_item={"large": 1.0}), "it is damaged: "),
     "a shape of nothing": (changed_profile(seconds_per_item={str(Shape(0, 0, 1, 1, False)): 1.0}), "it is damaged: "),
+    "no verdict": (
+        changed_profile(certificate={"seed_decides": {"verdict": "perhaps", "reason": ""}}),
+        "it is damaged: profile.certificate.seed_decides.verdict: ",
+    ),
     "not finite": (changed_profile(bytes_per_item={SHAPE: float("nan")}), "it is damaged: "),
 }
 
@@ -75,6 +82,16 @@ def test_a_profile_is_read_as_it_was_written_among_files_of_others(tmp_path: Pat
     assert store.read(KEY) == PROFILE
     assert store.newest({"checkpoint": "sana"}) == ("a GPU", PROFILE)
     assert store.problems == [f"profile {tmp_path}/README: ignored, as it is no profile"]
+
+
+def test_a_profile_of_an_earlier_version_without_a_certificate_stays_of_use(tmp_path: Path) -> None:
+    store = ProfileStore(Folder(str(tmp_path)))
+    store.write(KEY, PROFILE)
+    (file,) = tmp_path.glob("*.json")
+    stored = json.loads(file.read_bytes())
+    del stored["profile"]["certificate"]
+    file.write_text(json.dumps(stored))
+    assert store.read(KEY) == replace(PROFILE, certificate=Certificate())
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
