@@ -15,7 +15,7 @@ from rendermill.actors.checkpoints.files import CACHE, open_files
 from rendermill.actors.versions import versions
 from rendermill.manifests.errors import UserError, one_line
 from rendermill.manifests.identity import blake2b_128
-from rendermill.models.inspection.parts import Part, Scheduler, Tokenizer, Weights, be_quiet, problems
+from rendermill.models.inspection.parts import Part, Processor, Scheduler, Tokenizer, Weights, be_quiet, problems
 
 _REMEMBERED = CACHE / "loadable"
 
@@ -59,10 +59,21 @@ def parts_of(checkpoint: Checkpoint, changes: Mapping[str, Any]) -> list[Part]:
     if "scheduler" in checkpoint.configs:
         parts.append(Scheduler(model_index["scheduler"][1], checkpoint.configs["scheduler"], changes))
     for name, entry in model_index.items():
-        if name.startswith("tokenizer") and isinstance(entry, list) and None not in entry:
+        kind = _kind_of_files(name, entry)
+        if kind is not None:
             own = {file: mark for file, mark in checkpoint.fingerprints.items() if file.startswith(f"{name}/")}
-            parts.append(Tokenizer(name, entry[1], own))
+            parts.append(kind(name, entry[1], own))
     return parts
+
+
+def _kind_of_files(name: str, entry: Any) -> type[Tokenizer] | type[Processor] | None:
+    """Return the kind of a component that is loaded from files without weights; None if it is of another kind."""
+    if not isinstance(entry, list) or None in entry:
+        return None
+    if name.startswith("tokenizer"):
+        return Tokenizer
+    is_processor = entry[0] == "transformers" and entry[1].endswith(("Processor", "ProcessorPil", "FeatureExtractor"))
+    return Processor if is_processor else None
 
 
 def inspect(parts: Sequence[tuple[Part, Checkpoint]]) -> list[str | None]:
@@ -72,8 +83,8 @@ def inspect(parts: Sequence[tuple[Part, Checkpoint]]) -> list[str | None]:
 
 
 def _with_files(part: Part, checkpoint: Checkpoint, folder: str) -> Part:
-    """A tokenizer with its files in a local folder; other parts as they are."""
-    if not isinstance(part, Tokenizer):
+    """A tokenizer or processor with its files in a local folder; other parts as they are."""
+    if not isinstance(part, Tokenizer | Processor):
         return part
     files, _ = open_files(checkpoint.source, checkpoint.revision)
     place = Path(folder) / checkpoint.identity

@@ -36,7 +36,17 @@ class Tokenizer:
     folder: str = ""
 
 
-Part = Weights | Scheduler | Tokenizer
+@dataclass(frozen=True)
+class Processor:
+    """What prepares pictures for an encoder: as `Tokenizer`."""
+
+    name: str
+    class_name: str
+    fingerprints: Mapping[str, Any]
+    folder: str = ""
+
+
+Part = Weights | Scheduler | Tokenizer | Processor
 
 
 def be_quiet() -> None:
@@ -61,4 +71,6 @@ def _problem(part: Part) -> str | None:
             name, problem = "scheduler", weights.problem_of_scheduler(class_name, config, changes)
         case Tokenizer(name, class_name, _, folder):
             problem = weights.problem_of_tokenizer(class_name, folder)
+        case Processor(name, class_name, _, folder):
+            problem = weights.problem_of_processor(class_name, folder)
     return None if problem is None else f"{name}: {problem}"

@@ -70,6 +70,26 @@ def problem_of_tokenizer(class_name: str, folder: str) -> str | None:
     return None
 
 
+def problem_of_processor(class_name: str, folder: str) -> str | None:
+    """Return why what prepares pictures for an encoder cannot be loaded, in words; None if it can.
+
+    Transformers has some processors in two forms, one of them without torchvision, and takes the one that it can.
+
+    Args:
+        folder: that holds its files.
+    """
+    try:
+        class_of("transformers", class_name).from_pretrained(folder, local_files_only=True)
+    except AttributeError:
+        return f"transformers has no class {class_name}; another version may have it"
+    except ImportError as error:
+        missing = "torchvision" if "torchvision" in str(error).lower() else None
+        return f"{class_name} needs {missing}, which is not installed" if missing else f"{class_name}: {error}"
+    except Exception as error:
+        return f"its files cannot be used as a {class_name}: {type(error).__name__}: {error}"
+    return None
+
+
 def class_of(library: str, class_name: str) -> Any:
     """Import and return a class of transformers, of diffusers, or of one of diffusers' modules of pipelines."""
     is_own = library in pipeline_modules()

@@ -2,8 +2,6 @@
 
 import torch
 from transformers import (
-    Gemma2Config,
-    Gemma2Model,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -51,8 +49,3 @@ def qwen3(for_generation: bool = False) -> torch.nn.Module:
     torch.manual_seed(0)
     model_class = Qwen3ForCausalLM if for_generation else Qwen3Model
     return model_class(Qwen3Config(**SHAPE, head_dim=8)).eval()
-
-
-def gemma2() -> torch.nn.Module:
-    torch.manual_seed(0)
-    return Gemma2Model(Gemma2Config(**SHAPE, head_dim=8)).eval()

@@ -10,12 +10,11 @@ from rendermill.models.inspection.generic_family import UnsupportedPipeline, gen
 from rendermill.models.inspection.signatures import signature
 from rendermill.models.inspection.sources import pipeline_classes
 from rendermill.models.registry import load
-from tests.pipelines import images, kandinsky, sana, sounds, stable_diffusion, variants, videos
+from tests.pipelines import images, kandinsky, sounds, stable_diffusion, variants, videos, wan_animate
 from tests.pipelines.equality import SETTINGS, Case, call_stock, hold, request_of, save
 from tests.support.commands import ROOT
 
 _EXACT_SIZE = {"use_resolution_binning": False}
-_SANA = _EXACT_SIZE | {"complex_human_instruction": None}
 CASES = {
     "FluxPipeline": Case(images.flux, {}, {"max_sequence_length": 48}),
     "StableDiffusionXLPipeline": Case(images.sdxl, {"negative_prompt": "blurry"}, {}),
@@ -26,7 +25,6 @@ CASES = {
     "QwenImagePipeline": Case(images.qwen_image, {"negative_prompt": "blurry"}, {}),
     "ZImagePipeline": Case(images.z_image, {}, {}),
     "CogVideoXPipeline": Case(videos.cogvideox, {}, {"max_sequence_length": 24}),
-    "SanaVideoPipeline": Case(videos.sana_video, {}, _SANA),
     "HunyuanVideo15Pipeline": Case(videos.hunyuan_video15, {}, {}),
     "FluxImg2ImgPipeline": Case(variants.of(images.flux, "FluxImg2ImgPipeline"), {}, {"max_sequence_length": 48}),
     "FluxInpaintPipeline": Case(variants.of(images.flux, "FluxInpaintPipeline"), {}, {"max_sequence_length": 48}),
@@ -48,10 +46,10 @@ CASES = {
     "CogVideoXVideoToVideoPipeline": Case(
         variants.of(videos.cogvideox, "CogVideoXVideoToVideoPipeline"), {}, {"max_sequence_length": 24}
     ),
-    "SanaControlNetPipeline": Case(sana.controlnet, {}, _SANA),
-    "SanaSprintImg2ImgPipeline": Case(sana.sprint_image_to_image, {"num_inference_steps": 2}, _SANA),
-    "SanaImageToVideoPipeline": Case(sana.image_to_video, {}, _SANA),
     "KandinskyV22CombinedPipeline": Case(kandinsky.combined, {}, {"prior_num_inference_steps": 2}),
+    "WanAnimatePipeline": Case(
+        wan_animate.animate, {}, {"segment_frame_length": 5, "prev_segment_conditioning_frames": 1}
+    ),
     "Flux2KleinPipeline": Case(
         images.flux2_klein, {"height": 64}, {"max_sequence_length": 48, "text_encoder_out_layers": (1,)}
     ),

@@ -4,7 +4,6 @@ import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
     AutoencoderKLHunyuanVideo15,
-    AutoencoderKLWan,
     ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
@@ -13,12 +12,9 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
-    SanaVideoPipeline,
-    SanaVideoTransformer3DModel,
-    UniPCMultistepScheduler,
 )
 
-from tests.pipelines.language_models import gemma2, qwen_vl_text, tokenizer
+from tests.pipelines.language_models import qwen_vl_text, tokenizer
 from tests.pipelines.texts import t5_text, t5_tokenizer
 
 
@@ -41,30 +37,6 @@ def cogvideox() -> DiffusionPipeline:
         block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2
     )
     return CogVideoXPipeline(t5_tokenizer(), t5_text(), vae, transformer, CogVideoXDDIMScheduler())
-
-
-def wan_vae(z_dim: int = 16) -> AutoencoderKLWan:
-    torch.manual_seed(0)
-    return AutoencoderKLWan(base_dim=4, z_dim=z_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
-
-
-def sana_video() -> DiffusionPipeline:
-    vae = wan_vae()
-    transformer = SanaVideoTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        num_layers=2,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=12,
-        cross_attention_dim=24,
-        caption_channels=16,
-        sample_size=8,
-        rope_max_seq_len=32,
-    )
-    scheduler = UniPCMultistepScheduler(
-        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=8.0, num_train_timesteps=1000
-    )
-    return SanaVideoPipeline(tokenizer(), gemma2(), vae, transformer, scheduler)
 
 
 def hunyuan_video15() -> DiffusionPipeline:

@@ -2,14 +2,17 @@
 
 import random
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from transformers import CLIPImageProcessor
 
 from rendermill.models.families.diffusers import Diffusers
+from rendermill.models.inspection.weights import problem_of_processor
 from rendermill.models.parts.pipeline_state import SchedulerStates, seeded
 from tests.pipelines import equality, images
 from tests.pipelines.equality import Case
@@ -76,3 +79,15 @@ def test_a_render_of_nan_is_reported(tmp_path: Path) -> None:
     assert model.render([request], model.encode([request])).is_finite.tolist() == [True]
     torch.nn.init.constant_(model._pipeline.transformer.proj_out.bias, float("nan"))
     assert model.render([request], model.encode([request])).is_finite.tolist() == [False]
+
+
+def test_a_processor_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    CLIPImageProcessor().save_pretrained(tmp_path)
+    assert problem_of_processor("CLIPImageProcessor", str(tmp_path)) is None  # with Pillow if torchvision is missing
+    assert problem_of_processor("CLIPImageProcesor", str(tmp_path)) == (
+        "transformers has no class CLIPImageProcesor; another version may have it"
+    )
+    problem = problem_of_processor("PixtralProcessor", str(tmp_path))
+    assert problem is not None
+    if find_spec("torchvision") is None:
+        assert problem == "PixtralProcessor needs torchvision, which is not installed"
