@@ -2,8 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
+
+
+class Size(NamedTuple):
+    """The size at which inputs are encoded: that of the clip, in pixels and frames."""
+
+    width: int
+    height: int
+    num_frames: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from rendermill.manifests.request import Request
-from rendermill.models.families.wan.conditions import Condition
+from rendermill.models.families.input_pictures import pictures
+from rendermill.models.families.wan.conditions import Condition, Size
 from rendermill.models.families.wan.loop import Wan
-from rendermill.models.families.wan.pictures import encode_each, pictures
 from rendermill.models.inputs import Inputs
 from rendermill.models.settings import Settings
 
@@ -33,16 +32,13 @@ class WanImageToVideo(Wan):
                 "for which this checkpoint tells its image tokens from those of the text; remove it"
             )
 
-    def conditions(self, requests: Sequence[Request], inputs: Sequence[Inputs]) -> Sequence[Condition]:
-        return encode_each(self._condition, requests, inputs)
-
-    def _condition(self, request: Request, inputs: Inputs) -> Condition:
+    def condition(self, inputs: Inputs, size: Size) -> Condition:
         if "image" not in inputs:
             raise ValueError("image: this model needs one")
         given = pictures(inputs, "image") + pictures(inputs, "last_image")
-        if len(given) > 1 and request.num_frames < 2:
+        if len(given) > 1 and size.num_frames < 2:
             raise ValueError("last_image: a clip of one frame has no other last one; leave it empty")
-        condition = self._encoded(request, given)
+        condition = self._encoded(given, size)
         if self._pipeline.config.expand_timesteps:
             return Condition(first_frame=condition)
         if not self._has_image_embeds:
@@ -50,9 +46,9 @@ class WanImageToVideo(Wan):
         embeds = self._pipeline.encode_image(given, self._device).to(self._any_expert.dtype)
         return Condition(channels=condition, image_embeds=embeds[None])
 
-    def _encoded(self, request: Request, given: Sequence[Image.Image]) -> torch.Tensor:
+    def _encoded(self, given: Sequence[Image.Image], size: Size) -> torch.Tensor:
         """Return the latents of the first frame, or those of a clip with empty frames behind the mask of the given."""
-        pipeline, (width, height) = self._pipeline, (request.width, request.height)
+        pipeline, (width, height) = self._pipeline, (size.width, size.height)
         first, *last = [
             pipeline.video_processor.preprocess(picture, height=height, width=width).to(self._device, torch.float32)
             for picture in given
@@ -63,7 +59,7 @@ class WanImageToVideo(Wan):
             pipeline.vae.config.z_dim,
             height,
             width,
-            request.num_frames,
+            size.num_frames,
             torch.float32,
             self._device,
             latents=torch.empty(0),  # otherwise it would make noise, which is each item's own

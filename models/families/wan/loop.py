@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from rendermill.manifests.request import Request
-from rendermill.models.families.wan.conditions import Condition, joined
+from rendermill.models.families.input_pictures import encode_each
+from rendermill.models.families.wan.conditions import Condition, Size, joined
 from rendermill.models.families.wan.prediction import Expert, Prediction
 from rendermill.models.families.wan.text import count_cut_tokens, encode_texts
 from rendermill.models.inputs import Inputs
@@ -83,14 +84,19 @@ class Wan(Model):
         encoded = encode_texts(
             self._pipeline, self._text_batches, prompts + negative_prompts, self._max_sequence_length
         )
-        conditions = self.conditions(requests, inputs or [{}] * len(requests))
+        sizes = [Size(request.width, request.height, request.num_frames) for request in requests]
+        conditions = encode_each(self.condition, inputs or [{}] * len(requests), sizes)
         return [
             Embeddings(*item) for item in zip(encoded[: len(prompts)], encoded[len(prompts) :], conditions, strict=True)
         ]
 
-    def conditions(self, requests: Sequence[Request], inputs: Sequence[Inputs]) -> Sequence[Condition]:
-        """Encode the inputs of each request, one by one at the request's size, so that no batch can change them."""
-        return [Condition()] * len(requests)
+    def condition(self, inputs: Inputs, size: Size) -> Condition:
+        """Encode the inputs of an item.
+
+        Raises:
+            ValueError: they do not suit; the message begins with the input's name.
+        """
+        return Condition()
 
     def count_cut_tokens(self, requests: Sequence[Request]) -> list[int]:
         return count_cut_tokens(self._pipeline.tokenizer, requests, self._max_sequence_length)

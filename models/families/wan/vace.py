@@ -4,7 +4,6 @@ The stock pipeline renders one clip at a time. Its own methods encode the contro
 """
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 from diffusers import WanVACEPipeline
 
 from rendermill.manifests.request import Request
-from rendermill.models.families.wan.conditions import Condition
+from rendermill.models.families.input_pictures import pictures
+from rendermill.models.families.wan.conditions import Condition, Size
 from rendermill.models.families.wan.loop import Embeddings, Wan
-from rendermill.models.families.wan.pictures import encode_each, pictures
 from rendermill.models.inputs import Inputs
 from rendermill.models.parts.compilation import prepare_blocks
 from rendermill.models.parts.noise import noise
@@ -32,20 +31,17 @@ class WanVace(Wan):
         for expert in filter(None, self._experts):
             prepare_blocks(expert.vace_blocks, settings)
 
-    def conditions(self, requests: Sequence[Request], inputs: Sequence[Inputs]) -> Sequence[Condition]:
-        return encode_each(self._condition, requests, inputs)
-
-    def _condition(self, request: Request, inputs: Inputs) -> Condition:
+    def condition(self, inputs: Inputs, size: Size) -> Condition:
         if "mask" in inputs and "video" not in inputs:
             raise ValueError("mask: it has no effect without a `video`; leave it empty")
-        pipeline, num_frames = self._pipeline, request.num_frames
+        pipeline, num_frames = self._pipeline, size.num_frames
         video, mask, references = pipeline.preprocess_conditions(
             pictures(inputs, "video", num_frames) or None,
             pictures(inputs, "mask", num_frames) or None,
             pictures(inputs, "reference_images") or None,
             1,
-            request.height,
-            request.width,
+            size.height,
+            size.width,
             num_frames,
             torch.float32,
             self._device,
@@ -81,7 +77,7 @@ class WanVace(Wan):
         return noise((channels, condition.control.shape[2], height, width), item_generators, self._device)
 
     def constants(self, request: Request) -> Mapping[str, Any]:
-        scale = json.loads(request.arguments or "{}").get("conditioning_scale", _SCALE)
+        scale = request.further_arguments.get("conditioning_scale", _SCALE)
         layers = self._any_expert.config.vace_layers
         scales = scale if isinstance(scale, list) else [scale] * len(layers)
         if len(scales) != len(layers):

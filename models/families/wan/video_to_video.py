@@ -1,16 +1,15 @@
 """`WanVideoToVideoPipeline` (diffusers/pipelines/wan/pipeline_wan_video2video.py): a video rendered anew, in part."""
 
 import inspect
-import json
 from collections.abc import Sequence
 
 import torch
 from diffusers import WanVideoToVideoPipeline
 
 from rendermill.manifests.request import Request
-from rendermill.models.families.wan.conditions import Condition
+from rendermill.models.families.input_pictures import pictures
+from rendermill.models.families.wan.conditions import Condition, Size
 from rendermill.models.families.wan.loop import Wan
-from rendermill.models.families.wan.pictures import encode_each, pictures
 from rendermill.models.inputs import Inputs
 from rendermill.models.parts.noise import set_timesteps
 
@@ -20,15 +19,12 @@ _STRENGTH = inspect.signature(WanVideoToVideoPipeline.__call__).parameters["stre
 class WanVideoToVideo(Wan):
     """`WanVideoToVideoPipeline`: starts from the noisy `video`, at the step that `strength` says."""
 
-    def conditions(self, requests: Sequence[Request], inputs: Sequence[Inputs]) -> Sequence[Condition]:
-        return encode_each(self._condition, requests, inputs)
-
-    def _condition(self, request: Request, inputs: Inputs) -> Condition:
+    def condition(self, inputs: Inputs, size: Size) -> Condition:
         if "video" not in inputs:
             raise ValueError("video: this model needs one")
-        frames = pictures(inputs, "video", request.num_frames)
+        frames = pictures(inputs, "video", size.num_frames)
         vae = self._pipeline.vae
-        video = self._pipeline.video_processor.preprocess_video(frames, height=request.height, width=request.width)
+        video = self._pipeline.video_processor.preprocess_video(frames, height=size.height, width=size.width)
         video = video.to(self._device, dtype=torch.float32).to(vae.dtype)
         clip = vae.encode(video).latent_dist.mode().float()
         mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(clip)
@@ -37,7 +33,7 @@ class WanVideoToVideo(Wan):
 
     def begin(self, request: Request) -> torch.Tensor:
         scheduler, num_steps = self._pipeline.scheduler, request.num_inference_steps
-        strength = json.loads(request.arguments or "{}").get("strength", _STRENGTH)
+        strength = request.further_arguments.get("strength", _STRENGTH)
         set_timesteps(scheduler, num_steps, device=self._device)
         timesteps: torch.Tensor
         timesteps, _ = self._pipeline.get_timesteps(num_steps, scheduler.timesteps, strength, self._device)

@@ -15,7 +15,7 @@ from PIL import Image
 from rendermill.manifests.request import Request
 from rendermill.models import registry
 from rendermill.models.capabilities import BadConfig, Capabilities
-from rendermill.models.inputs import Inputs, Media
+from rendermill.models.inputs import InputKind, Inputs, Media
 from rendermill.models.interface import Model
 from rendermill.models.settings import Settings
 from tests.support.requests import request_for
@@ -27,6 +27,7 @@ KINDS = {
     "2.1 first and last": ("WanImageToVideoPipeline", ["image", "last_image"]),
     "2.2": ("WanImageToVideoPipeline", ["image"]),
     "5B": ("WanImageToVideoPipeline", ["image"]),
+    "5B text": ("WanPipeline", []),
     "video": ("WanVideoToVideoPipeline", ["video"]),
     "vace": ("WanVACEPipeline", ["video", "mask", "reference_images"]),
 }
@@ -61,12 +62,13 @@ def media(name: str, seed: int) -> Media:
     random = np.random.default_rng(seed)
     size: tuple[int, ...] = (HEIGHT, WIDTH)
     if name == "reference_images":
-        return Media("images", [random.integers(256, size=(*size, 3), dtype=np.uint8) for size in ((20, 33), (70, 64))])
-    if name == "mask":
-        return Media("mask video", random.integers(2, size=(NUM_FRAMES + 2, *size), dtype=np.uint8) * 255)
-    if name == "video":
-        return Media("video", random.integers(256, size=(NUM_FRAMES + 2, *size, 3), dtype=np.uint8), fps=16.0)
-    return Media("image", random.integers(256, size=(*size, 3), dtype=np.uint8))
+        pictures = [random.integers(256, size=(*size, 3), dtype=np.uint8) for size in ((20, 33), (70, 64))]
+        return Media("images", pictures, sha256=f"{name} {seed}")
+    kind: InputKind = {"mask": "mask video", "video": "video"}.get(name, "image")
+    num_frames = () if kind == "image" else (NUM_FRAMES + 2,)
+    num_channels = () if name == "mask" else (3,)
+    pixels = random.integers(256, size=(*num_frames, *size, *num_channels), dtype=np.uint8)
+    return Media(kind, pixels // 128 * 255 if name == "mask" else pixels, sha256=f"{kind} {seed}")
 
 
 def inputs_of(names: Sequence[str], seed: int) -> Inputs:
@@ -88,7 +90,7 @@ def stock(folder: Path, dtype: str, asked: Request, inputs: Inputs) -> np.ndarra
         "guidance_scale": asked.guidance_scale,
         "generator": torch.Generator("cpu").manual_seed(asked.seed),
         "output_type": "pil",
-        **json.loads(asked.arguments or "{}"),
+        **asked.further_arguments,
     }
     if type(pipeline).__name__ != "WanVideoToVideoPipeline":
         arguments |= {"num_frames": NUM_FRAMES, "guidance_scale_2": asked.guidance_scale_2}
@@ -106,6 +108,7 @@ CASES = [
     ("2.2", ["image"], {"guidance_scale": 3.3, "guidance_scale_2": 5.7}),
     ("2.2", ["image", "last_image"], {}),
     ("5B", ["image"], {}),
+    ("5B text", [], {}),
     ("video", ["video"], {"num_inference_steps": 6}),
     ("video", ["video"], {"arguments": '{"strength":0.5}', "guidance_scale": 7.1}),
     ("vace", ["video", "mask", "reference_images"], {"arguments": '{"conditioning_scale":0.6}'}),
@@ -177,6 +180,12 @@ def test_inputs_that_do_not_suit_are_refused_in_words(
         render(model, [request(1, **fields)], [inputs_of(names, 1)])
 
 
+def test_image_embeddings_need_the_usual_number_of_text_tokens(folder_of: Callable[[str], Path]) -> None:
+    load(folder_of("2.2"), "2.2", "float32", pipeline_arguments={"max_sequence_length": 64})
+    with pytest.raises(ValueError, match="max_sequence_length: 64 is not 512"):
+        load(folder_of("2.1"), "2.1", "float32", pipeline_arguments={"max_sequence_length": 64})
+
+
 def capabilities_of(folder: Path, **changes: dict[str, Any]) -> Capabilities:
     configs = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/*config.json")}
     configs["model_index"] = json.loads((folder / "model_index.json").read_text())
@@ -193,6 +202,7 @@ def test_the_checkpoint_decides_which_inputs_a_model_takes(folder_of: Callable[[
         "2.1 first and last": {"image": True, "last_image": True},
         "2.2": {"image": True, "last_image": False},
         "5B": {"image": True},
+        "5B text": {},
         "video": {"video": True},
         "vace": {"video": False, "mask": False, "reference_images": False},
     }

@@ -9,6 +9,7 @@ from diffusers import (
     AutoencoderKLWan,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
+    WanPipeline,
     WanTransformer3DModel,
     WanVACEPipeline,
     WanVACETransformer3DModel,
@@ -24,7 +25,7 @@ _NUM_CHANNELS_WITH_IMAGE = 2 * _NUM_CHANNELS + 4
 
 
 def save(kind: str, folder: Path) -> Path:
-    """Save a tiny checkpoint: `2.1`, `2.1 first and last`, `2.2`, `5B`, `video` or `vace`."""
+    """Save a tiny checkpoint: `2.1`, `2.1 first and last`, `2.2`, `5B`, `5B text`, `video` or `vace`."""
     torch.manual_seed(0)
     parts: dict[str, Any] = {
         "tokenizer": AutoTokenizer.from_pretrained(_SHAPES / "tokenizer"),
@@ -38,14 +39,15 @@ def save(kind: str, folder: Path) -> Path:
         expert = _expert(vace_layers=[0, 1], vace_in_channels=2 * _NUM_CHANNELS + 64)
         pipeline = WanVACEPipeline(**parts, vae=_plain_vae(), transformer=expert)
     else:
-        vae = AutoencoderKLWan.from_pretrained(_SHAPES / "vae")
-        pipeline = WanImageToVideoPipeline(**parts, vae=vae, **_parts_of_image_to_video(kind))
+        parts["vae"] = AutoencoderKLWan.from_pretrained(_SHAPES / "vae")
+        pipeline_class = WanPipeline if kind == "5B text" else WanImageToVideoPipeline
+        pipeline = pipeline_class(**parts, **_parts_of_image_to_video(kind))
     pipeline.save_pretrained(folder)
     return folder
 
 
 def _parts_of_image_to_video(kind: str) -> Mapping[str, Any]:
-    if kind == "5B":
+    if kind.startswith("5B"):
         return {"transformer": _expert(), "expand_timesteps": True}
     if kind == "2.2":
         experts = [_expert(in_channels=_NUM_CHANNELS_WITH_IMAGE) for _ in range(2)]
