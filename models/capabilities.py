@@ -133,6 +133,7 @@ class Family:
         max_sequence_length: the number of tokens of a prompt that the pipeline takes by default; None: any number.
         components: names of the components that a checkpoint must have.
         defaults_of: defaults that depend on the checkpoint's configs and replace those in `defaults`.
+        arguments_of: types of arguments that depend on the checkpoint's configs and replace those in `arguments`.
     """
 
     implementation: str
@@ -146,6 +147,7 @@ class Family:
     max_sequence_length: int | None = None
     components: Sequence[str] = ("tokenizer", "text_encoder", "vae", "scheduler")
     defaults_of: Callable[[Configs], Mapping[str, Any]] = lambda _: {}
+    arguments_of: Callable[[Configs], Mapping[str, Any]] = lambda _: {}
 
     def all_defaults(self, configs: Configs) -> dict[str, Any]:
         """Return the defaults of a checkpoint with these configs, for what neither job file nor row sets.
@@ -154,6 +156,10 @@ class Family:
             BadConfig: a config lacks what a default depends on.
         """
         return {**self.defaults, **self.defaults_of(configs)}
+
+    def all_arguments(self, configs: Configs) -> dict[str, Any]:
+        """Return the types of the arguments that a job file may set for a checkpoint with these configs."""
+        return {**self.arguments, **self.arguments_of(configs)}
 
 
 def num_train_timesteps(configs: Configs) -> int:

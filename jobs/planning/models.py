@@ -165,15 +165,15 @@ def _hint(key: str, known: Collection[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
 
 
-def _check_arguments(name: str, config: ModelConfig, family: Family) -> None:
+def _check_arguments(name: str, config: ModelConfig, known: Mapping[str, Any]) -> None:
     for argument, value in config.pipeline_arguments.items():
         keys = ("models", name, "pipeline_arguments", argument)
-        if not family.arguments:
+        if not known:
             raise UserError("this model takes arguments as columns and `defaults`; write it there", keys)
-        if argument not in family.arguments:
-            raise UserError(f"unknown key; {_hint(argument, family.arguments)}", keys)
+        if argument not in known:
+            raise UserError(f"unknown key; {_hint(argument, known)}", keys)
         try:
-            TypeAdapter(family.arguments[argument]).validate_python(value, strict=True)
+            TypeAdapter(known[argument]).validate_python(value, strict=True)
         except ValidationError as error:
             problem = error.errors()[0]["msg"].removeprefix("Input ")
             raise UserError(f"{problem}, got {value!r}", keys) from error
@@ -193,7 +193,7 @@ def _dtype(name: str, config: ModelConfig, checkpoint: Checkpoint) -> Mapping[st
 def _settings(
     job: Job, name: str, config: ModelConfig, checkpoint: Checkpoint, family: Family, on_gpu: bool
 ) -> Settings:
-    _check_arguments(name, config, family)
+    _check_arguments(name, config, family.all_arguments(checkpoint.configs))
     if config.offload != "none" and not on_gpu:
         raise UserError(f"{config.offload!r} needs a GPU; leave it out on a CPU", ("models", name, "offload"))
     dtype = _dtype(name, config, checkpoint)

@@ -15,9 +15,6 @@ from rendermill.models.families.wan.loop import Wan
 from rendermill.models.inputs import Inputs
 from rendermill.models.settings import Settings
 
-_NUM_TOKENS_WITH_IMAGES = 512
-"""The number of text tokens after which `WanAttnProcessor` expects no image tokens, whatever the prompt's length."""
-
 
 class WanImageToVideo(Wan):
     """`WanImageToVideoPipeline`: a clip that begins with the `image`, and ends with the `last_image` if it is given."""
@@ -26,11 +23,6 @@ class WanImageToVideo(Wan):
         super().__init__(folder, settings, device)
         high_noise = self._experts[0]
         self._has_image_embeds = high_noise is not None and high_noise.config.image_dim is not None
-        if self._has_image_embeds and self._max_sequence_length != _NUM_TOKENS_WITH_IMAGES:
-            raise ValueError(
-                f"max_sequence_length: {self._max_sequence_length} is not {_NUM_TOKENS_WITH_IMAGES}, the only number "
-                "for which this checkpoint tells its image tokens from those of the text; remove it"
-            )
 
     def condition(self, inputs: Inputs, size: Size) -> Condition:
         if "image" not in inputs:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -56,17 +56,25 @@ def _image_capabilities(configs: Configs) -> Capabilities:
     model_index, num_channels = configs["model_index"], whole_number(configs, "vae", "z_dim", 16)
     has_token_times = bool(model_index.get("expand_timesteps"))
     _check_in_channels(configs, num_channels if has_token_times else 2 * num_channels + capabilities.frame_multiple)
-    transformer = configs.get("transformer", {})
-    has_image_embeds = transformer.get("image_dim") is not None
+    has_image_embeds = _has_image_embeds(configs)
     for name in ("image_encoder", "image_processor") if has_image_embeds else ():
         if None in (model_index.get(name) or [None]):
             raise BadConfig(
                 f"model_index.json: with image_dim in transformer/config.json it needs {name}, and has none"
             )
-    needs_both = has_image_embeds and transformer.get("pos_embed_seq_len") is not None
+    needs_both = has_image_embeds and configs["transformer"].get("pos_embed_seq_len") is not None
     takes_last = needs_both or not (has_image_embeds or has_token_times)
     last = {"last_image": InputSpec("image", is_required=needs_both)} if takes_last else {}
     return replace(capabilities, inputs={"image": InputSpec("image"), **last})
+
+
+def _has_image_embeds(configs: Configs) -> bool:
+    return configs.get("transformer", {}).get("image_dim") is not None
+
+
+def _image_arguments(configs: Configs) -> Mapping[str, Any]:
+    """Return the only `max_sequence_length` for which `WanAttnProcessor` tells image tokens from those of the text."""
+    return {"max_sequence_length": Literal[512]} if _has_image_embeds(configs) else {}
 
 
 def _check_in_channels(configs: Configs, expected: int) -> None:
@@ -131,6 +139,7 @@ FAMILIES: Mapping[str, Family] = {
         _TEXT_TO_VIDEO,
         implementation="rendermill.models.families.wan.image_to_video:WanImageToVideo",
         capabilities=_image_capabilities,
+        arguments_of=_image_arguments,
     ),
     "WanVideoToVideoPipeline": replace(
         _TEXT_TO_VIDEO,

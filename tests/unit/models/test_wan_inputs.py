@@ -12,6 +12,9 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+from rendermill.jobs.config.job_file import parse_job
+from rendermill.jobs.planning.models import ResolvedModel, resolve_model
+from rendermill.manifests.errors import UserError
 from rendermill.manifests.request import Request
 from rendermill.models import registry
 from rendermill.models.capabilities import BadConfig, Capabilities
@@ -181,9 +184,14 @@ def test_inputs_that_do_not_suit_are_refused_in_words(
 
 
 def test_image_embeddings_need_the_usual_number_of_text_tokens(folder_of: Callable[[str], Path]) -> None:
-    load(folder_of("2.2"), "2.2", "float32", pipeline_arguments={"max_sequence_length": 64})
-    with pytest.raises(ValueError, match="max_sequence_length: 64 is not 512"):
-        load(folder_of("2.1"), "2.1", "float32", pipeline_arguments={"max_sequence_length": 64})
+    def resolve(kind: str) -> ResolvedModel:
+        model = {"checkpoint": str(folder_of(kind)), "pipeline_arguments": {"max_sequence_length": 64}}
+        job = parse_job({"manifest": "m", "output": "o", "models": {"model": model}}, "job.yaml")
+        return resolve_model(job, "model", on_gpu=False)
+
+    assert resolve("2.2").max_sequence_length == 64
+    with pytest.raises(UserError, match="should be 512, got 64"):
+        resolve("2.1")
 
 
 def capabilities_of(folder: Path, **changes: dict[str, Any]) -> Capabilities:
