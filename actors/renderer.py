@@ -3,7 +3,7 @@
 import gc
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 from time import perf_counter
@@ -18,6 +18,7 @@ from rendermill.actors.engine.loading import load_model
 from rendermill.actors.engine.outcome import Outcome, Outcomes, completed, failed
 from rendermill.actors.engine.tuning.profile import Profile
 from rendermill.actors.environment import device_name, environment, make_deterministic
+from rendermill.actors.media.inputs.chunks import Chunk, taken_apart
 from rendermill.actors.media.rendered_table import rendered_table
 from rendermill.actors.services import metrics
 from rendermill.actors.services.audit import is_chosen
@@ -29,6 +30,7 @@ from rendermill.actors.spec import RendererSpec
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.output.tuning_report import AuditedRendering
 from rendermill.manifests.request import Request
+from rendermill.models.inputs import Inputs
 from rendermill.models.registry import family_of
 
 _NUM_BATCHES_WAITING = 2
@@ -91,20 +93,22 @@ class Renderer:
         """Render a chunk. Ray may call this for the next chunk while the current one is being rendered.
 
         Args:
-            chunk: request columns and the manifest's extra ones.
+            chunk: request columns, the manifest's extra ones, and those of `actors.media.inputs.step` if there are
+                inputs. A request whose inputs cannot be used becomes a failure without being rendered.
 
         Yields:
             A table for each batch; see `rendered_table`.
         """
-        requests = Request.from_table(chunk)
+        parts = taken_apart(chunk)
+        requests = Request.from_table(parts.rows)
         row_of = {request.request_hash: index for index, request in enumerate(requests)}
         batches: Queue[Outcomes | None] = Queue(_NUM_BATCHES_WAITING)
-        rendering = self._rendering.submit(self._render_chunk, requests, batches)
+        rendering = self._rendering.submit(self._render_chunk, requests, parts, batches)
         while (batch := batches.get()) is not None:
             outcomes = batch.result()
-            self._report_audited(outcomes)
+            self._report_audited(outcomes, parts.inputs)
             rows = [row_of[outcome.request.request_hash] for outcome in outcomes]
-            yield rendered_table(chunk.take(pa.array(rows, pa.int64())), outcomes, self._constants)
+            yield rendered_table(parts.rows.take(pa.array(rows, pa.int64())), outcomes, self._constants)
         rendering.result()  # raises what went wrong
         if self._began is not None:
             self._report_busy_seconds(self._began)
@@ -112,7 +116,7 @@ class Renderer:
         if self._spec.audit:
             self._rendering.submit(self._audit).result()
 
-    def _render_chunk(self, requests: Sequence[Request], batches: "Queue[Outcomes | None]") -> None:
+    def _render_chunk(self, requests: Sequence[Request], parts: Chunk, batches: "Queue[Outcomes | None]") -> None:
         """Put the outcomes of every batch as soon as it is in the device's queue, and None after the last one."""
         try:
             hashes = [request.request_hash for request in requests]
@@ -120,38 +124,47 @@ class Renderer:
             if suspicions is None:
                 batches.put(completed([]))
                 return
-            self._certify(profile, [request for request in requests if request.request_hash not in suspicions])
+            bad = [request for request in requests if request.request_hash in parts.errors]
+            if bad:
+                batches.put(completed([failed(request, *parts.errors[request.request_hash], 1) for request in bad]))
+            good = [request for request in requests if request.request_hash not in parts.errors]
+            safe = [request for request in good if request.request_hash not in suspicions]
+            self._certify(profile, safe, parts.inputs)
             self._began = self._began or perf_counter()
-            for outcomes in self._render(requests, suspicions):
+            for outcomes in self._render(good, parts.inputs, suspicions):
                 batches.put(outcomes)
             if self._compilation is not None:
                 self._compilation.give()
         finally:
             batches.put(None)
 
-    def _certify(self, profile: Profile, requests: Sequence[Request]) -> None:
+    def _certify(self, profile: Profile, requests: Sequence[Request], inputs: Mapping[str, Inputs]) -> None:
         """Complete the model's certificate as far as these requests allow, and share it before it refuses anything.
 
         Actors that begin at the same time test at the same time, as none of them could render meanwhile. A later one
         takes what is known.
         """
-        certificate = self._engine.certify(profile.certificate, requests)
+        certificate = self._engine.certify(profile.certificate, requests, inputs)
         if certificate != profile.certificate:
             ray.get(self._spec.findings.learned.remote(self._spec.model_name, Profile(certificate=certificate)))
         if self._spec.settings.reference_batch is not None:
             certificate.require_seed()
 
-    def _render(self, requests: Sequence[Request], suspicions: dict[str, Suspicion]) -> Iterator[Outcomes]:
+    def _render(
+        self, requests: Sequence[Request], inputs: Mapping[str, Inputs], suspicions: dict[str, Suspicion]
+    ) -> Iterator[Outcomes]:
         # suspects first and alone: if one ends this process, too, the others need not be rendered again
         for request in requests:
             if request.request_hash in suspicions:
-                yield completed([self._render_suspect(request, suspicions[request.request_hash])])
-        yield from self._engine.render([request for request in requests if request.request_hash not in suspicions])
+                suspicion = suspicions[request.request_hash]
+                yield completed([self._render_suspect(request, inputs.get(request.request_hash), suspicion)])
+        others = [request for request in requests if request.request_hash not in suspicions]
+        yield from self._engine.render(others, inputs)
 
-    def _render_suspect(self, request: Request, suspicion: Suspicion) -> Outcome:
+    def _render_suspect(self, request: Request, inputs: Inputs | None, suspicion: Suspicion) -> Outcome:
         if suspicion.is_at_fault:
             return failed(request, *verdict(suspicion, "rendered this item alone"), suspicion.num_deaths)
-        return self._engine.render_one(request, attempt=suspicion.num_deaths + 1)
+        return self._engine.render_one(request, suspicion.num_deaths + 1, inputs)
 
     def _report_busy_seconds(self, began: float) -> None:
         """Report for how much of the time since its first chunk this actor had items to render."""
@@ -159,16 +172,17 @@ class Renderer:
         self._spec.findings.busy.remote(self._spec.model_name, self._id, busy_seconds, seconds)
         metrics.ACTOR_BUSY.set(busy_seconds / seconds, {"model": self._spec.model_name})
 
-    def _report_audited(self, outcomes: Sequence[Outcome]) -> None:
+    def _report_audited(self, outcomes: Sequence[Outcome], inputs: Mapping[str, Inputs]) -> None:
         """Let another actor render the items again that are to be audited."""
         for outcome in outcomes:
             if outcome.frames is not None and is_chosen(outcome.request.request_hash, self._spec.audit):
-                self._spec.findings.rendered.remote(outcome.request, self._rendering_of(outcome))
+                own = inputs.get(outcome.request.request_hash, {})
+                self._spec.findings.rendered.remote(outcome.request, self._rendering_of(outcome), own)
 
     def _audit(self) -> None:
         """Render again what other actors rendered, each item alone."""
-        for request in ray.get(self._spec.findings.take_audits.remote(self._spec.model_name, self._id)):
-            rendering = self._rendering_of(self._engine.render_one(request))
+        for request, inputs in ray.get(self._spec.findings.take_audits.remote(self._spec.model_name, self._id)):
+            rendering = self._rendering_of(self._engine.render_one(request, inputs=inputs))
             ray.get(self._spec.findings.rendered_again.remote(request.request_hash, rendering))
 
     def _rendering_of(self, outcome: Outcome) -> AuditedRendering:

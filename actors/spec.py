@@ -57,6 +57,11 @@ class RendererSpec:
         return Guard(self.journal, "read", patience_seconds=self.patience_seconds)
 
     @property
+    def input_reader(self) -> Guard:
+        """The guard of tasks that read the inputs of requests."""
+        return Guard(self.journal, "read the inputs of", patience_seconds=self.patience_seconds)
+
+    @property
     def encoder(self) -> Guard:
         """The guard of tasks that encode."""
         return Guard(self.journal, "encoded", self.deadline_seconds)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rendermill.actors.services import metrics
+from rendermill.jobs.config.inputs import InputsConfig
 from rendermill.jobs.config.job import Defaults, Job, ModelConfig, Pool
 from rendermill.jobs.config.json_schema import schema_text
 from rendermill.jobs.config.quantities import duration_text
@@ -63,6 +64,7 @@ TABLES = {
     "job": settings_table(Job),
     "model": settings_table(ModelConfig),
     "defaults": settings_table(Defaults),
+    "inputs": settings_table(InputsConfig),
     "pool": settings_table(Pool),
     "speedups": settings_table(Speedups),
     "metrics": metrics_table(),

@@ -11,13 +11,19 @@ from pathlib import Path
 from rendermill.models.capabilities import Capabilities, Configs, Family
 from rendermill.models.families.sana import registration as sana
 from rendermill.models.families.wan import registration as wan
+from rendermill.models.inputs import InputSpec
 from rendermill.models.inspection.generic_family import generic_family
 from rendermill.models.interface import Model
 from rendermill.models.settings import Settings
 
 
 def _blank_capabilities(configs: Configs) -> Capabilities:
-    return Capabilities(kind="image", size_multiple=1, max_num_inference_steps=1)
+    return Capabilities(
+        kind="image",
+        size_multiple=1,
+        max_num_inference_steps=1,
+        inputs={"image": InputSpec("image", is_required=False)},
+    )
 
 
 FAMILIES: Mapping[str, Family] = {

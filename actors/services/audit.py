@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from rendermill.manifests.output.tuning_report import AuditDifference, AuditedRendering
 from rendermill.manifests.request import Request
+from rendermill.models.inputs import Inputs
 
 _NUM_HASH_DIGITS = 13
 """The number of digits of the request hash that decide: 52 bits, which a float holds exactly."""
@@ -16,6 +17,7 @@ class Audits:
     def __init__(self) -> None:
         self._waiting: dict[Hashable, tuple[Request, AuditedRendering]] = {}
         self._taken: dict[Hashable, tuple[Request, AuditedRendering]] = {}
+        self._inputs: dict[Hashable, Inputs] = {}
         self._renderers: dict[str, set[str]] = {}
         self.num_equal = 0
         self.differences: list[AuditDifference] = []
@@ -28,9 +30,15 @@ class Audits:
         """Return the number of actors that have rendered for a model."""
         return len(self._renderers.get(model, ()))
 
-    def add_first(self, request: Request, rendering: AuditedRendering) -> None:
-        """Record the first rendering of an item."""
+    def add_first(self, request: Request, rendering: AuditedRendering, inputs: Inputs | None = None) -> None:
+        """Record the first rendering of an item, and keep its inputs for the second one."""
         self._waiting[request.request_hash] = request, rendering
+        if inputs:
+            self._inputs[request.request_hash] = inputs
+
+    def take_inputs(self, request: Request) -> Inputs:
+        """Return the inputs of an item that was taken, and forget them."""
+        return self._inputs.pop(request.request_hash, {})
 
     def take(self, model: str, renderer: str) -> list[Request]:
         """Return what an actor should render again: items of other actors, or its own if it is the only actor."""

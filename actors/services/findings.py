@@ -17,6 +17,7 @@ from rendermill.manifests.output.tuning_report import (
 )
 from rendermill.manifests.request import Request
 from rendermill.manifests.storage.folder import Folder
+from rendermill.models.inputs import Inputs
 
 
 class Findings:
@@ -71,13 +72,13 @@ class Findings:
         """Add an event that users should know of, such as memory that ran out."""
         self._telemetry.add_note(model, text)
 
-    def rendered(self, request: Request, rendering: AuditedRendering) -> None:
+    def rendered(self, request: Request, rendering: AuditedRendering, inputs: Inputs) -> None:
         """Record the first rendering of an item that is to be audited."""
-        self._audits.add_first(request, rendering)
+        self._audits.add_first(request, rendering, inputs)
 
-    def take_audits(self, model: str, renderer: str) -> list[Request]:
-        """Return what a renderer should render again."""
-        return self._audits.take(model, renderer)
+    def take_audits(self, model: str, renderer: str) -> list[tuple[Request, Inputs]]:
+        """Return what a renderer should render again, with the inputs."""
+        return [(request, self._audits.take_inputs(request)) for request in self._audits.take(model, renderer)]
 
     def rendered_again(self, request_hash: str, rendering: AuditedRendering) -> None:
         """Record the second rendering of an item."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model, mo
 from pydantic_core import PydanticCustomError
 
 from rendermill.actors.media.encoding import MediaFormat
+from rendermill.jobs.config.inputs import InputsConfig
 from rendermill.jobs.config.quantities import Duration
 from rendermill.manifests.output.layout import Layout
 from rendermill.manifests.request import OPTIONAL_FIELDS
@@ -189,6 +190,7 @@ class Job(_Section):
     on_environment_change: Literal["keep", "stop", "rerender"] = Field(
         "keep", description="What to do with records that another device model or other library versions made."
     )
+    inputs: InputsConfig = Field(InputsConfig(), description="The images and videos that rows name.")
     models: dict[ModelName, ModelConfig] = Field(min_length=1, description="The models, by the names that rows use.")
     _templates: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
 

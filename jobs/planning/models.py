@@ -15,11 +15,12 @@ from rendermill.manifests.errors import RowProblem, UserError
 from rendermill.manifests.identity import settings_hash
 from rendermill.manifests.request import OPTIONAL_FIELDS
 from rendermill.manifests.rows import RowValidator
-from rendermill.manifests.schema import ModelContract
+from rendermill.manifests.schema import InputColumn, ModelContract
 from rendermill.manifests.storage.urls import absolute
 from rendermill.models import registry
 from rendermill.models.arguments import Argument
 from rendermill.models.capabilities import BadConfig, Family
+from rendermill.models.inputs import InputSpec
 from rendermill.models.inspection.generic_family import UnsupportedPipeline
 from rendermill.models.inspection.scheduler_arguments import problem_of_value, scheduler_arguments
 from rendermill.models.quantization.schemes import SCHEMES
@@ -35,6 +36,7 @@ class ResolvedModel:
     Attributes:
         num_items_per_shard: None: every item is a file of its own.
         refused: Arguments of its pipeline that a table cannot give, with the reason.
+        inputs: the images and videos that it takes, by name.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ResolvedModel:
     encoding: Encoding
     num_items_per_shard: int | None
     refused: Mapping[str, str]
+    inputs: Mapping[str, InputSpec]
 
     @property
     def max_sequence_length(self) -> int | None:
@@ -97,11 +100,26 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         asked["variant"] = settings.variant
     if settings.speedups != Speedups():  # outputs from before there were speedups must continue
         asked["speedups"] = settings.speedups.model_dump()
-    contract = ModelContract(defaults, limits.problem, settings_hash(asked), arguments, argument_defaults)
+    if capabilities.inputs and job.inputs.fit != "error":
+        asked["fit"] = job.inputs.fit
+    inputs = {
+        argument: InputColumn(spec.is_required, spec.kind == "images") for argument, spec in capabilities.inputs.items()
+    }
+    contract = ModelContract(defaults, limits.problem, settings_hash(asked), arguments, argument_defaults, inputs)
     per_shard = (
         (config.num_items_per_shard or _ITEMS_PER_SHARD[capabilities.kind]) if job.layout == "webdataset" else None
     )
-    return ResolvedModel(name, checkpoint, family, settings, contract, encoding, per_shard, capabilities.refused)
+    return ResolvedModel(
+        name,
+        checkpoint,
+        family,
+        settings,
+        contract,
+        encoding,
+        per_shard,
+        refused=capabilities.refused,
+        inputs=capabilities.inputs,
+    )
 
 
 def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:

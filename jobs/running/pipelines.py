@@ -4,13 +4,18 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from rendermill.actors.media.inputs.options import InputOptions
+from rendermill.actors.spec import RendererSpec
 from rendermill.jobs.cluster.capacity import max_tasks
+from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.jobs.planning.plan import Plan
 from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel
+from rendermill.jobs.running.dataset.input_tasks import InputTasks
 from rendermill.jobs.running.dataset.media_tasks import MediaTasks
 from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline, Workers
 from rendermill.jobs.running.dataset.requests import RequestReader
 from rendermill.jobs.running.services import Services
+from rendermill.manifests.storage.urls import absolute
 
 
 def make_pipeline(
@@ -30,8 +35,30 @@ def make_pipeline(
         spec=spec,
         workers=Workers(model.config.pool, model.num_gpus, model.max_actors, max_tasks(prepared.cluster)),
         requests=RequestReader(resolved.name, prepared.validator, spec.reader, extra),
+        inputs=_input_tasks(prepared, resolved, spec),
         media=MediaTasks(spec, resolved.encoding, prepared.output, extra),
         num_items_per_chunk=model.num_items_per_chunk,
         num_items_per_shard=resolved.num_items_per_shard,
         max_sequence_length=resolved.max_sequence_length,
     )
+
+
+def _input_tasks(prepared: PreparedJob, model: ResolvedModel, spec: RendererSpec) -> InputTasks | None:
+    """Return the step that reads the inputs of a model; None if it takes none."""
+    if not model.inputs:
+        return None
+    given, allow = prepared.job.inputs, prepared.job.inputs.allow
+    options = InputOptions(
+        place=absolute(prepared.manifest.folder),
+        allow=None if allow is None else tuple(place if _is_url(place) else absolute(place) for place in allow),
+        private_networks=given.private_networks,
+        max_bytes=given.max_bytes,
+        timeout_seconds=given.timeout.total_seconds(),
+        patience_seconds=prepared.job.storage_patience.total_seconds(),
+        fit=given.fit,
+    )
+    return InputTasks(model.inputs, options, spec.run_id, spec.input_reader)
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place

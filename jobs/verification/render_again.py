@@ -78,8 +78,14 @@ def _jobs(output: Folder, records: Sequence[_Record]) -> Iterator[Job]:
 
 
 def _renders(model: ResolvedModel, record: _Record) -> bool:
-    """Return whether a model with its settings would render exactly this record."""
-    return request_hash(hashed_fields(record), model.contract.settings_hash) == record["request_hash"]
+    """Return whether a model with its settings would render exactly this record, which must have no inputs.
+
+    Inputs may have changed since, or lie in a manifest that is not read here.
+    """
+    return (
+        record["inputs"] is None
+        and request_hash(hashed_fields(record), model.contract.settings_hash) == record["request_hash"]
+    )
 
 
 def _render(output: Folder, group: _Group) -> Iterator[RenderedAgain]:

@@ -35,6 +35,13 @@ class _Read(NamedTuple):
     error: str | None = None
 
 
+class _Packed(NamedTuple):
+    """A decoded input as bytes, and what records say of its files."""
+
+    media: bytes
+    entries: list[dict[str, Any]]
+
+
 _File = bytes | Wanted
 """A file of an input: its content, if the manifest holds that, or where it is."""
 
@@ -66,6 +73,9 @@ class InputStep:
             `DECODED_PREFIX` with the name of each input holds its packed media; `INPUT_ERROR` says why a row cannot be
             rendered.
         """
+        if requests["inputs"].null_count == requests.num_rows:
+            yield self._with(requests, requests["inputs"], [_Read({}, None)] * requests.num_rows)
+            return
         size = max(1, min(_NUM_ROWS_TOGETHER, _NUM_BYTES_TOGETHER // max(1, self._largest(requests))))
         for start in range(0, requests.num_rows, size):
             yield self._part(requests.slice(start, size))
@@ -83,11 +93,18 @@ class InputStep:
             lambda indices: self._read_all(rows, indices),
             lambda _, error_type, error, attempts: _Read({}, None, error_type, f"{error} ({attempts} attempts)"),
         )
-        own = [name for name in requests.column_names if not name.startswith(INPUT_PREFIX)]
-        table = requests.select(own)
         texts = [read.inputs or rows.not_read(index) for index, read in enumerate(found)]
+        return self._with(requests, pa.array(texts, pa.string()), found)
+
+    def _with(self, requests: pa.Table, inputs: pa.Array | pa.ChunkedArray, found: Sequence[_Read]) -> pa.Table:
+        """Return a table of requests with what was read of its inputs.
+
+        Args:
+            inputs: what records say of them.
+        """
+        table = requests.select([name for name in requests.column_names if not name.startswith(INPUT_PREFIX)])
         place = table.column_names.index("inputs")
-        table = table.set_column(place, requests.schema.field("inputs"), pa.array(texts, pa.string()))
+        table = table.set_column(place, requests.schema.field("inputs"), inputs)
         for name in self.specs:
             media = pa.array([read.media.get(name) for read in found], pa.large_binary())
             table = table.append_column(DECODED_PREFIX + name, media)
@@ -99,31 +116,42 @@ class InputStep:
         results: list[_Read] = []
         with ThreadPoolExecutor(_NUM_FETCHES_AT_ONCE) as pool:
             fetching: dict[Wanted, Future[bytes]] = {}
+            known: dict[Any, _Packed] = {}
             for place, index in enumerate(indices):
                 for ahead in indices[place : place + _NUM_FETCHES_AT_ONCE]:
                     for wanted in rows.wanted(ahead):
                         if wanted not in fetching:
                             fetching[wanted] = pool.submit(self.fetcher.fetch, wanted)
-                results.append(self._read_row(rows, index, fetching))
+                results.append(self._read_row(rows, index, fetching, known))
                 still_wanted = {wanted for ahead in indices[place + 1 :] for wanted in rows.wanted(ahead)}
                 fetching = {wanted: data for wanted, data in fetching.items() if wanted in still_wanted}
         return results
 
-    def _read_row(self, rows: "_Rows", index: int, fetching: Mapping[Wanted, "Future[bytes]"]) -> _Read:
+    def _read_row(
+        self, rows: "_Rows", index: int, fetching: Mapping[Wanted, "Future[bytes]"], known: dict[Any, "_Packed"]
+    ) -> _Read:
+        """Read the inputs of a row.
+
+        Args:
+            known: what was decoded already, for another sample of the row for example; what this row has is added.
+        """
         media, entries = {}, {}
         for name, files in rows.files(index).items():
             try:
                 contents = [fetching[file].result() if isinstance(file, Wanted) else file for file in files]
             except BadInput as error:
                 return _failed(error, f"{name}: {one_line(error, _MAX_ERROR_LENGTH)}")
+            key = (name, *files, rows.size(index))
             try:
-                found = decoded(contents, self.specs[name], rows.size(index), self.options.fit)
+                if key not in known:
+                    found = decoded(contents, self.specs[name], rows.size(index), self.options.fit)
+                    known[key] = _Packed(packed(found.media), found.entries)
             except BaseException as error:  # libraries of decoders may raise anything
                 if not costs_its_item(error):
                     raise
                 return _failed(error, f"{name}: {rows.place(index, name)}: {one_line(error, _MAX_ERROR_LENGTH)}")
-            media[name] = packed(found.media)
-            entries[name] = rows.recorded(index, name, found.entries)
+            media[name] = known[key].media
+            entries[name] = rows.recorded(index, name, known[key].entries)
         return _Read(media, _json(entries) if entries else None)
 
 

@@ -1,4 +1,4 @@
-"""The Ray Dataset of one model: read → cut into chunks → render → store, as files or in shards → receipts."""
+"""The Ray Dataset of one model: rows → chunks → inputs → frames → media, as files or in shards → receipts."""
 
 import gc
 import math
@@ -13,10 +13,13 @@ from rendermill.actors.spec import RendererSpec
 from rendermill.jobs.cluster.capacity import TASK_NUM_CPUS
 from rendermill.jobs.config.job import Pool
 from rendermill.jobs.planning.remaining import Work
+from rendermill.jobs.running.dataset.input_tasks import InputTasks
 from rendermill.jobs.running.dataset.media_tasks import MediaTasks
 from rendermill.jobs.running.dataset.ray_internals import in_blocks
 from rendermill.jobs.running.dataset.requests import RequestReader
 from rendermill.models import registry
+
+_Step = Callable[[pa.Table], pa.Table | Iterator[pa.Table]]
 
 _NUM_CHUNKS_PER_ACTOR = 4
 """A small job is cut so that each actor gets at least this many chunks, and none waits for another one's last."""
@@ -32,6 +35,10 @@ _NUM_READING_TASKS = 2
 _MAX_RETRIES = 30
 """The number of times that a task is tried again if its process died. Ray Data sets no limit; the guards
 (`actors.services.guard`) find the item at fault before this one is reached."""
+
+_INPUT_NUM_CPUS = 0.3
+"""Other than `TASK_NUM_CPUS`, so that Ray Data does not join the step with the one that cuts chunks, which runs in few
+tasks."""
 
 _SHARD_NUM_CPUS = 0.2
 """Other than `TASK_NUM_CPUS`: Ray Data joins two steps that ask for the same, and frames would wait for a shard where
@@ -59,6 +66,7 @@ class ModelPipeline:
     """The Dataset of one model, with what its steps share.
 
     Attributes:
+        inputs: Reads the images and videos of requests; None: the model takes none.
         num_items_per_chunk: The largest number of requests that an actor is handed at once.
         num_items_per_shard: The largest number of items in a shard; None: every item is a file of its own.
         max_sequence_length: The number of tokens of a prompt that the model takes; None: any number.
@@ -67,6 +75,7 @@ class ModelPipeline:
     spec: RendererSpec
     workers: Workers
     requests: RequestReader
+    inputs: InputTasks | None
     media: MediaTasks
     num_items_per_chunk: int
     num_items_per_shard: int | None
@@ -95,7 +104,11 @@ class ModelPipeline:
         )
         chunk_size = self._chunk_size(work)
         chunks = in_blocks(requests, chunk_size, TASK_NUM_CPUS, reading, _MAX_RETRIES)
-        return render(chunks, self.spec, self.workers.pool, self.workers.num_gpus, chunk_size)
+        pool, num_gpus = self.workers.pool, self.workers.num_gpus
+        if self.inputs is None:
+            return render(chunks, self.spec, pool, num_gpus, chunk_size)
+        with_inputs = self._in_tasks(chunks, self.inputs.read, None, _INPUT_NUM_CPUS)
+        return render(with_inputs, self.spec, pool, num_gpus, None)  # Ray bounds the size of these tables
 
     def encoded(self, rendered: Dataset) -> Dataset:
         """Return the lazy Dataset of receipts and encoded media (`actors.media.store.encode_all`) of frames."""
@@ -117,7 +130,11 @@ class ModelPipeline:
         return in_blocks(stored, num_items, _SHARD_NUM_CPUS, compute, _MAX_RETRIES, is_exact=True)
 
     def _in_tasks(
-        self, dataset: Dataset, step: Callable[[pa.Table], pa.Table], batch_size: int | None, num_cpus: float
+        self,
+        dataset: Dataset,
+        step: Callable[[pa.Table], pa.Table | Iterator[pa.Table]],
+        batch_size: int | None,
+        num_cpus: float,
     ) -> Dataset:
         return dataset.map_batches(
             step,
@@ -129,13 +146,13 @@ class ModelPipeline:
         )
 
 
-def render(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float, chunk_size: int) -> Dataset:
+def render(requests: Dataset, spec: RendererSpec, pool: Pool, num_gpus: float, chunk_size: int | None) -> Dataset:
     """Render requests in a pool of actors; see `actors.renderer.Renderer` for the tables.
 
     Args:
         requests: A Dataset with the columns `REQUEST_COLUMNS` and others, which are kept.
         num_gpus: The GPUs of each actor.
-        chunk_size: The number of requests that an actor is handed at once.
+        chunk_size: The number of requests that an actor is handed at once; None: the Dataset's tables as they are.
     """
     return requests.map_batches(
         _Renderer,

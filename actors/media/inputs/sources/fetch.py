@@ -5,11 +5,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from fsspec.asyn import AsyncFileSystem, sync
 
+from rendermill.actors.checkpoints.files import CACHE
 from rendermill.actors.media.inputs.options import BadInput, InputOptions
 from rendermill.actors.media.inputs.sources.allowed import Allowed, Source
 from rendermill.actors.media.inputs.sources.cache import InputCache
@@ -130,3 +132,11 @@ class Fetcher:
         if len(data) > limit:
             raise too_large(source.url, limit)
         return bytes(data)
+
+
+@lru_cache(maxsize=4)
+def fetcher_of_this_process(options: InputOptions, run_id: str) -> Fetcher:
+    """Return the fetcher that all tasks in this process share, with its connections and the cache of the node."""
+    seconds = options.timeout_seconds + options.patience_seconds
+    cache = InputCache(CACHE / "inputs", options.num_cache_bytes, seconds) if options.num_cache_bytes else None
+    return Fetcher(options, run_id, cache)
