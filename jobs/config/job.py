@@ -154,7 +154,9 @@ class Job(_Section):
     )
     default_model: str | None = Field(None, description="The model of rows that name none; null: the only one.")
     reproducibility: Literal["strict", "fast"] = Field(
-        "strict", description="`strict`: the pixels of an item never depend on its batch; `fast`: batches of any size."
+        "strict",
+        description="`strict`: the pixels of an item never depend on its batch, and a model whose seed does not decide "
+        "them is refused; `fast`: batches of any size.",
     )
     audit: Share = Field(
         0.0, description="`strict`: the share of items that two actors render, to compare the pixels: `0.1 %`."
