@@ -92,8 +92,8 @@ class Model(ABC):
             For each request its embeddings, which `render` takes.
         """
 
-    def count_cut_tokens(self, requests: Sequence[Request]) -> list[int]:
-        """Return for each request the number of tokens of its prompts that `encode` cuts off."""
+    def count_cut_tokens(self, requests: Sequence[Request]) -> Sequence[int | None]:
+        """Return for each request the number of tokens of its prompts that `encode` cuts off; None: unknown."""
         return [0] * len(requests)
 
     @abstractmethod

@@ -35,7 +35,7 @@ class _Batch:
         stopwatch: measures the batch.
     """
 
-    requests: Sequence[tuple[Request, int]]
+    requests: Sequence[tuple[Request, int | None]]
     attempt: int
     began: float
     watched: Attempt

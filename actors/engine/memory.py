@@ -102,12 +102,11 @@ class MemoryGuard:
             available: bytes.
         """
         shape, reference_batch = request.shape, self._reference_batch
-        request = replace(request, num_inference_steps=1)  # every step needs the same memory
         self._tuning.add_peak(shape, 0, self._device.allocated_bytes())
-        peak = self._peak_of(lambda: self._model.rehearse(request, embeddings))
+        peak = self._peak_of(lambda: _in_one_step(request, lambda short: self._model.rehearse(short, embeddings)))
         self._tuning.add_peak(shape, 1, peak or available + 1)
         if reference_batch and (self._tuning.of(shape).predicted_peak(reference_batch) or 0) <= available:
-            peak = self._peak_of(lambda: self._model.render([request], [embeddings]))
+            peak = self._peak_of(lambda: _in_one_step(request, lambda short: self._model.render([short], [embeddings])))
             self._tuning.add_peak(shape, reference_batch, peak or available + 1)
 
     def _peak_of(self, render: Callable[[], object]) -> int | None:
@@ -120,6 +119,19 @@ class MemoryGuard:
         finally:
             self._device.release()
         return self._device.peak_bytes()
+
+
+def _in_one_step(request: Request, render: Callable[[Request], object]) -> None:
+    """Render a request in one step, which needs the same memory as many; in all of its steps if one is too few.
+
+    A pipeline that begins with a picture leaves out a share of the steps (`strength`), and may have none left.
+    """
+    try:
+        render(replace(request, num_inference_steps=1))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # if the request itself is at fault, this raises again
+        render(request)
 
 
 def explain_weights() -> str:

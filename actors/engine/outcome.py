@@ -20,7 +20,7 @@ class Encoded(NamedTuple):
 
     request: Request
     embeddings: Any
-    num_tokens_cut: int
+    num_tokens_cut: int | None
 
 
 @dataclass

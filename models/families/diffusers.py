@@ -70,6 +70,9 @@ class Diffusers(Model):
             return [{} for _ in requests]
         return [{name: _as_pictures(media) for name, media in own.items()} for own in inputs]
 
+    def count_cut_tokens(self, requests: Sequence[Request]) -> list[None]:
+        return [None] * len(requests)  # each pipeline has rules of its own for what it cuts
+
     def denoise(self, requests: Sequence[Request], embeddings: Sequence[Conditions]) -> torch.Tensor:
         raise NotImplementedError("the pipeline denoises and decodes in one call: `render`")
 

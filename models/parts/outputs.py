@@ -32,7 +32,10 @@ def audio_of(output: Any, pipeline: Any) -> tuple[torch.Tensor | None, int | Non
     if audio is None:
         return None, None
     sound = torch.as_tensor(audio[0]).detach().to("cpu", torch.float32)
-    config = pipeline.vocoder.config
+    vocoder = getattr(pipeline, "vocoder", None)
+    if vocoder is None:
+        raise ValueError(f"{type(pipeline).__name__} renders sound and does not say at how many samples per second")
+    config = vocoder.config
     rate = config.get("output_sampling_rate") or config["sampling_rate"]
     return sound.reshape(-1, sound.shape[-1]), int(rate)
 

@@ -15,6 +15,8 @@ from rendermill.actors.engine.watchdog import Watchdog
 from rendermill.models import registry
 from rendermill.models.interface import Model, Rendered
 from rendermill.models.settings import Settings
+from tests.pipelines import equality, images, variants
+from tests.pipelines.equality import Case
 from tests.support.requests import request_for
 
 NUM_ITEMS = 24
@@ -103,3 +105,17 @@ def test_a_reference_that_does_not_fit_is_refused_before_anything_is_rendered(
     assert len(outcomes) == NUM_ITEMS
     assert "the reference batch of 8 needs about" in outcomes[0].error
     assert "reproducibility: fast" in outcomes[0].error
+
+
+def test_a_pipeline_that_cannot_render_in_one_step_is_measured_all_the_same(tmp_path: Path) -> None:
+    case = Case(variants.of(images.sdxl, "StableDiffusionXLImg2ImgPipeline"), {"num_inference_steps": 6}, {})
+    checkpoint = equality.save(case, tmp_path)
+    request = equality.request_of(checkpoint, case, seed=1)  # a `strength` of 0.3 leaves nothing of one step
+    model = registry.load(checkpoint.pipeline_class, tmp_path, equality.SETTINGS, "cpu")
+    options, reporter = EngineOptions(registry.family_of(checkpoint.pipeline_class), equality.SETTINGS), PlainReporter()
+    memory = ImaginedMemory(6)
+    memory.take(num_items=1)  # what each rendering is said to have taken
+    engine = Engine(model, options, reporter, Watchdog(reporter), memory=memory)
+    outcome = engine.render_one(request, inputs=equality.conditions_of(checkpoint, request))
+    assert outcome.error is None
+    assert outcome.frames is not None

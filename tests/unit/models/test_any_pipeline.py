@@ -60,6 +60,19 @@ def test_the_global_generators_are_seeded_and_left_as_they_were() -> None:
         assert values() == after
 
 
+def test_noise_from_a_global_generator_is_the_item_s_own(tmp_path: Path) -> None:
+    equality.save(FLUX, tmp_path)
+    model = Diffusers(tmp_path, equality.SETTINGS, "cpu")
+    model._pipeline.transformer.register_forward_hook(lambda *call: (call[-1][0] + torch.randn(call[-1][0].shape),))
+    first, second = (equality.request_for("a cat", seed) for seed in (1, 2))
+    frames = []
+    for seed, request in ((1, first), (2, first), (2, second)):
+        with equality.global_seed(seed):
+            frames.append(model.render([request], [{}]).frames)
+    assert torch.equal(frames[0], frames[1])
+    assert not torch.equal(frames[1], frames[2])
+
+
 def test_a_scheduler_is_as_it_was_loaded_for_each_request(tmp_path: Path) -> None:
     equality.save(FLUX, tmp_path)
     pipeline = DiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
