@@ -117,7 +117,7 @@ def as_pictures(media: Media) -> Any:
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     yield
 
