@@ -1,11 +1,20 @@
 """The section `inputs` of a job file: which images and videos rows may name, and what is done with them."""
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rendermill.jobs.config.quantities import Duration, Size
+
+
+def _place(value: str) -> str:
+    """Return a place of inputs unchanged if it is a folder, a URL, or `https://` for every https URL."""
+    if value.lower().startswith(("file:", "local:")):
+        raise ValueError("should be a path without a scheme, such as /data/images, or a URL such as s3://bucket/folder")
+    if not value or "::" in value or ("://" in value and ".." in value.split("/")):
+        raise ValueError("should be a folder or a URL, without `..` and `::`")
+    return value
 
 
 class InputsConfig(BaseModel):
@@ -13,7 +22,7 @@ class InputsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    allow: list[str] | None = Field(
+    allow: list[Annotated[str, AfterValidator(_place)]] | None = Field(
         None,
         description="The places of inputs, beside the manifest's folder: `[s3://bucket/, data/]`; null: any https URL.",
     )

@@ -45,6 +45,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         in_file("", "extends=base.yaml"),
         "command line: extends: only a job file has this key, at its top",
     ),
+    "place of inputs as a file URL": (
+        in_file("inputs: {allow: ['file:///data']}"),
+        "job.yaml:4: inputs.allow.0: should be a path without a scheme, such as /data/images, or a URL such as "
+        "s3://bucket/folder",
+    ),
+    "place of inputs with dots": (
+        in_file("inputs: {allow: ['s3://bucket/../other']}"),
+        "job.yaml:4: inputs.allow.0: should be a folder or a URL, without `..` and `::`",
+    ),
     "wrong type": (in_file("limit: many"), "job.yaml:4: limit: should be a valid integer"),
     "wrong type, deeper": (
         in_file("", "models.sana.defaults.width=wide"),

@@ -153,10 +153,10 @@ def _place_of(url: str) -> _Place:
     scheme = _scheme_of(url) or ""
     if scheme in _DEFAULT_PORTS:
         return _http_place(url, scheme)
-    names = url.partition("://")[2].split("/")
+    names = url.partition("://")[2].rstrip("/").split("/")
     if any(name in (".", "..") for name in names) or _NEVER_IN_URLS.search(names[0]):
         raise BadInput(f"{url} has names such as `..`, which inputs may not have")
-    return _Place(f"{_SAME_SCHEMES.get(scheme, scheme)}://{names[0]}", tuple(filter(None, names[1:])))
+    return _Place(f"{_SAME_SCHEMES.get(scheme, scheme)}://{names[0]}", tuple(names[1:]))
 
 
 def _http_place(url: str, scheme: str) -> _Place:
@@ -172,10 +172,10 @@ def _http_place(url: str, scheme: str) -> _Place:
         raise BadInput(f"{url} has a user name or password, which URLs of inputs may not have")
     if not _HOST.fullmatch(host):
         raise BadInput(f"{url} has no host name that can be understood")
-    names = _decoded(parts.path).split("/")
+    names = _decoded(parts.path).rstrip("/").split("/")
     if ".." in names or "." in names:
         raise BadInput(f"{url} has names such as `..`, which inputs may not have")
-    return _Place(f"{scheme}://{host}:{port}", tuple(filter(None, names)))
+    return _Place(f"{scheme}://{host}:{port}", tuple(names))
 
 
 def _decoded(path: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -15,10 +16,12 @@ def _stored(folder):
 
 
 def test_one_fetch_for_all_who_ask_at_once(tmp_path):
-    begun, fetches = threading.Barrier(8), []
+    begun, second_fetch, fetches = threading.Barrier(8), threading.Barrier(2), []
 
     def fetch():
         fetches.append(1)
+        with suppress(threading.BrokenBarrierError):  # there is no second fetch that would meet this one
+            second_fetch.wait(0.2)
         return b"content"
 
     def ask(_):

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from rendermill.actors.media.inputs.options import BadInput
 from rendermill.actors.media.inputs.videos import decode_clip
@@ -114,6 +115,14 @@ def test_names_of_other_files_are_not_followed(tmp_path):
     ):
         with pytest.raises(BadInput, match="cannot be decoded"):
             decode_clip(text.encode(), 2, 16.0, _unchanged)
+
+
+def test_formats_that_are_not_listed_are_refused():
+    """Some of FFmpeg's formats let a file name others; a picture alone shows that only listed ones are taken."""
+    sink = io.BytesIO()
+    Image.new("RGB", (48, 32)).save(sink, "PNG")
+    with pytest.raises(BadInput, match="cannot be decoded"):
+        decode_clip(sink.getvalue(), 1, None, _unchanged)
 
 
 def _sound():

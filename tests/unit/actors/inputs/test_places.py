@@ -95,6 +95,7 @@ def test_listed_places_replace_every_https_url_but_not_the_place_of_the_manifest
         *("s3://bucket/prefix/a.png", "s3://bucket/pre/../a.png", "s3://bucket2/pre/a.png", "gs://bucket/pre/a.png"),
         *("https://host.example/other.png", "https://host.example.evil/pictures/a.png", "https://elsewhere/a.png"),
         *("https://host.example:8443/pictures/a.png", "http://host.example/pictures/a.png"),
+        *("s3://bucket//pre/a.png", "https://host.example//pictures/a.png", "s3://bucket/"),
         *("https://host.example/pictures/%2e%2e/a.png", "https://host.example/pictures%2f..%2fa.png"),
     ):
         with pytest.raises(BadInput):

@@ -3,16 +3,18 @@
 import hashlib
 import io
 import json
+import os
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
-from rendermill.actors.media.inputs.options import InputOptions
+from rendermill.actors.media.inputs.options import BadInput, InputOptions
 from rendermill.actors.media.inputs.packing import packed, unpacked
 from rendermill.actors.media.inputs.sources.cache import InputCache
-from rendermill.actors.media.inputs.sources.fetch import Fetcher
+from rendermill.actors.media.inputs.sources.fetch import Fetcher, Wanted
 from rendermill.actors.media.inputs.step import InputStep
 from rendermill.actors.services.guard import Guard
 from rendermill.manifests.schema import DECODED_PREFIX, INPUT_ERROR, INPUT_PREFIX
@@ -113,16 +115,39 @@ def test_packed_media_are_the_same(media):
 
 
 def test_a_url_of_many_rows_is_fetched_once(tmp_path):
-    import fsspec
-
     store = fsspec.filesystem("memory")
     store.pipe_file("/inputs/a.png", _png("red"))
     rules = InputOptions(str(tmp_path), allow=("memory://inputs/",))
     fetcher = Fetcher(rules, "run", InputCache(tmp_path / "cache", 10**6, 30.0))
-    from rendermill.actors.media.inputs.sources.fetch import Wanted
-
     first = fetcher.fetch(Wanted("memory://inputs/a.png"))
     store.pipe_file("/inputs/a.png", _png("blue"))
     assert fetcher.fetch(Wanted("memory://inputs/a.png")) == first  # within a run, a URL has one content
     later = Fetcher(rules, "next run", InputCache(tmp_path / "cache", 10**6, 30.0))
     assert later.fetch(Wanted("memory://inputs/a.png")) == _png("blue")
+
+
+def test_the_url_to_read_never_stands_in_a_record(tmp_path):
+    for name in ("good.png", "bad.png"):
+        (tmp_path / name).write_bytes(_png("red") if name == "good.png" else b"")
+    given = [{"image": {"url": "***", "place": name}} for name in ("good.png", "bad.png")]
+    good, bad = _read(tmp_path, {"image": InputSpec("image")}, given)
+    assert json.loads(good["inputs"])["image"].keys() == {"url", "sha256", "width", "height"}
+    assert json.loads(bad["inputs"]) == {"image": {"url": "***"}}
+    assert json.loads(bad[INPUT_ERROR])[1] == "image: ***: the file is empty"
+
+
+def test_files_larger_than_allowed(tmp_path):
+    (tmp_path / "large.bin").write_bytes(bytes(101))
+    fsspec.filesystem("memory").pipe_file("/inputs/large.bin", bytes(101))
+    fetcher = Fetcher(InputOptions(str(tmp_path), allow=("memory://inputs/",), max_bytes=100), "run")
+    for url in ("large.bin", "memory://inputs/large.bin"):
+        with pytest.raises(BadInput, match="than the 100 bytes"):
+            fetcher.fetch(Wanted(url))
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    fetcher = Fetcher(InputOptions(str(tmp_path)), "run")
+    for name in ("pipe.png", "."):
+        with pytest.raises(BadInput, match=r"is not a file|Is a directory"):
+            fetcher.fetch(Wanted(name))
