@@ -7,19 +7,27 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import torch
 
 from benchmarks.local_cluster import Cluster, ray_head
 from tests.support import allowed_skips, chaos_seed
 from tests.support.commands import FORKS, PRELOADED, ROOT, Rendermill
 from tests.support.forked_workers import forked_workers
 
-torch.set_num_threads(1)  # two test processes with two threads each would wait for one another
-
 
 def pytest_configure(config: pytest.Config) -> None:
     for plugin in (allowed_skips, chaos_seed):
         config.pluginmanager.register(plugin)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Let torch compute with one thread: two test processes with two threads each would wait for one another.
+
+    A process that distributes tests to others collects none, and starts sooner without torch.
+    """
+    if not session.config.pluginmanager.has_plugin("dsession"):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -70,7 +70,11 @@ def cycle(folder: Path) -> str:
 
 
 def bomb(folder: Path) -> str:
-    lists = pa.ListArray.from_arrays([0, 1, 140_000_000], pa.array(np.zeros(140_000_000, np.int64)))
+    width = 2**10  # few values, as Arrow takes seconds to write a hundred million
+    num_values = 2**30 // width + 100
+    zeros = pa.py_buffer(np.zeros(num_values * width, np.uint8))
+    values = pa.Array.from_buffers(pa.binary(width), num_values, [None, zeros])
+    lists = pa.ListArray.from_arrays([0, 1, num_values], values)
     parquet(folder / "m.parquet", {"prompt": ["x", "y"], "own": lists}, compression="zstd")
     return str(folder / "m.parquet")
 
