@@ -27,13 +27,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "SanaSprintPipeline": {"num_inference_steps": 2},
     "WanPipeline": {"num_inference_steps": 20, "guidance_scale": 3.0},
 }
-"""As the checkpoints' model cards say."""
+"""The arguments that the checkpoints' model cards name."""
 
 
 def render(
     pipeline: Any, prompts: Sequence[str], batch_size: int, negative_prompts: Sequence[str] = (), **arguments: Any
 ) -> list[np.ndarray]:
-    """Frames of every prompt, (frames, side, side, 3), uint8; the seeds are the prompts' indices."""
+    """Return the frames of every prompt, (frames, side, side, 3), uint8; the seeds are the prompts' indices."""
     rendered: list[np.ndarray] = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
@@ -64,7 +64,7 @@ def scenes_of(pipeline_class: str, num_scenes: int) -> list[Scene]:
 
 
 def judge(scenes: Sequence[Scene], rendered: Sequence[np.ndarray]) -> dict[str, float]:
-    """Shares of the scenes that came out: whole, and by attribute.
+    """Return the shares of the scenes that came out right: whole, and by attribute.
 
     Args:
         rendered: frames of each scene, (frames, side, side, 3), uint8.

@@ -1,4 +1,4 @@
-"""What encoding an image takes, by format and setting: `python -m benchmarks.encoders`.
+"""The time and size of an encoded image, by format and setting: `python -m benchmarks.encoders`.
 
 The pictures are noise whose amplitudes fall with a power of frequency: with the first power in photographs (Field,
 Relations between the statistics of natural images and the response properties of cortical cells, 1987), faster in

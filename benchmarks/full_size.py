@@ -71,7 +71,7 @@ def build_sana_1600m(folder: Path) -> None:
 
 
 def build_wan_a14b(folder: Path) -> None:
-    """One expert and the VAE of Wan-AI/Wan2.2-T2V-A14B-Diffusers; a text encoder of two layers."""
+    """Build one expert and the VAE of Wan-AI/Wan2.2-T2V-A14B-Diffusers; a text encoder of two layers."""
     with _random_weights():
         transformer = WanTransformer3DModel(
             patch_size=(1, 2, 2),

@@ -1,4 +1,4 @@
-"""What a row costs beside rendering: `python -m benchmarks.million_rows`, with `--store s3` on a real S3 server.
+"""The cost of a row beside rendering: `python -m benchmarks.million_rows`, with `--store s3` on a real S3 server.
 
 Renders small pictures of one colour with the family `blank`, and does the same in plain Ray Data
 (benchmarks/plain_ray_data.py) on the same cluster, for ever more rows. Prints a table.
@@ -107,14 +107,14 @@ def wait_for_disk(folder: Path) -> None:
 
 
 def write_manifest(path: Path, num_rows: int) -> None:
-    """Prompts with ids, in row groups."""
+    """Write prompts with ids, in row groups."""
     numbers = range(num_rows)
     table = pa.table({"id": [f"item-{n:08d}" for n in numbers], "prompt": [f"prompt number {n}" for n in numbers]})
     pq.write_table(table, path, row_group_size=_NUM_ROWS_IN_A_GROUP)
 
 
 def write_job(folder: Path, manifest: Path, output: str) -> Path:
-    """One actor of the family `blank`, batches of 1024."""
+    """Write a job of one actor of the family `blank`, batches of 1024."""
     (folder / "blank").mkdir(exist_ok=True)
     (folder / "blank" / "model_index.json").write_text(json.dumps({"_class_name": "BlankPipeline"}))
     pool = {"min_actors": 1, "max_actors": 1, "num_cpus": 0.5, "num_gpus": 0}

@@ -1,4 +1,4 @@
-"""What people write without rendermill, forty lines of Ray Data: what benchmarks/million_rows.py compares with.
+"""Forty lines of Ray Data, as people write without rendermill; benchmarks/million_rows.py compares with them.
 
 The same actor, encoder and files; but no checks of rows, no failures, no resume, and no waiting for the disk.
 

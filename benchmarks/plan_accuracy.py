@@ -1,4 +1,4 @@
-"""How well `rendermill plan` foretells: `python -m benchmarks.plan_accuracy`.
+"""The accuracy of the forecasts of `rendermill plan`: `python -m benchmarks.plan_accuracy`.
 
 One job of images and clips leaves a profile. Two others, of other mixes, are planned with it and then rendered; their
 rendering time, as their run files say it, is set against the plan's.

@@ -1,4 +1,4 @@
-"""What each of a model's `speedups` brings and costs: `python -m benchmarks.speedups {sana,wan,adherence}`.
+"""The benefit and the cost of each of a model's `speedups`: `python -m benchmarks.speedups {sana,wan,adherence}`.
 
 `sana` and `wan` time the denoiser in the published models' sizes, compiled, on a GPU; random weights do. `adherence`
 renders held-out captions with the shapes checkpoints, counts how many come out as asked, and compares the pixels with
@@ -94,7 +94,7 @@ def time_denoising(pipeline_class: str, folder: Path, batch: int, fields: dict[s
 
 
 def render(model: Model, requests: list[Request], batch: int) -> np.ndarray:
-    """Frames, uint8, (items, frames, height, width, 3)."""
+    """Return frames, uint8, (items, frames, height, width, 3)."""
     frames = []
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]

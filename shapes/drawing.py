@@ -1,4 +1,4 @@
-"""Draws scenes of coloured shapes, on any torch device and thousands at a time."""
+"""Rendering of scenes of coloured shapes, on any torch device and thousands at a time."""
 
 import math
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ _DIRECTIONS = {
     "moves down": (0, 1),
 }
 _MARGIN = 1.25
-"""Radii between a thing's centre and the edge of the picture: what the widest shape needs."""
+"""The radii between a thing's centre and the edge of the picture: what the widest shape needs."""
 _ROTATION = math.radians(120)
 
 
 @dataclass
 class Layout:
-    """Where everything is: the unit is the picture's side, y points down, angles are clockwise radians.
+    """The places of everything; the unit is the picture's side, y points down, angles are clockwise radians.
 
     Attributes:
         shape: index into SHAPES, -1 for a thing that is not there, (scenes, things).
@@ -50,7 +50,7 @@ class Layout:
 
 
 def random_layout(scenes: Sequence[Scene], num_frames: int, generator: torch.Generator) -> Layout:
-    """What the captions leave open, drawn at random: exact places and sizes.
+    """Draw at random what the captions leave open: exact places and sizes.
 
     Args:
         scenes: all pictures (`num_frames` 1) or all clips.
@@ -108,7 +108,7 @@ def random_layout(scenes: Sequence[Scene], num_frames: int, generator: torch.Gen
 
 
 def draw(layout: Layout, side: int) -> torch.Tensor:
-    """Pictures as (scenes, 3, frames, side, side), float32 in -1 … 1, with smooth edges."""
+    """Return pictures as (scenes, 3, frames, side, side), float32 in -1 … 1, with smooth edges."""
     pixels = (torch.arange(side, device=layout.radius.device) + 0.5) / side
     canvas = layout.background[:, None, None, None].expand(-1, layout.radius.shape[1], side, side, 3)
     for index in range(layout.shape.shape[1]):
@@ -125,7 +125,7 @@ def draw(layout: Layout, side: int) -> torch.Tensor:
 
 
 def signed_distance(shape: torch.Tensor, x: torch.Tensor, y: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """`distance_to` with a shape for every item: `shape` is an index into SHAPES, broadcast with the others."""
+    """Call `distance_to` with a shape for every item: `shape` is an index into SHAPES, broadcast with the others."""
     result = distance_to(SHAPES[0], x, y, angle)
     for index, name in enumerate(SHAPES[1:], 1):
         result = torch.where(shape == index, distance_to(name, x, y, angle), result)
@@ -157,7 +157,7 @@ def distance_to(shape: str, x: torch.Tensor, y: torch.Tensor, angle: torch.Tenso
 
 
 def _star(x: torch.Tensor, y: torch.Tensor, outer: float = 1.2, inner: float = 0.55) -> torch.Tensor:
-    """Five points, one of them up: all ten edges are one edge, folded over."""
+    """Return a star of five points, one of them up: all ten edges are one edge, folded over."""
     tenth = math.pi / 5
     folded = torch.remainder(torch.atan2(x, -y) + tenth, 2 * tenth) - tenth
     length = torch.hypot(x, y)

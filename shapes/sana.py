@@ -30,11 +30,11 @@ SIDE = 128
 _NUM_LATENT_CHANNELS = 8
 _TEXT_CHANNELS = 96
 _LATENT_NOISE = 0.1
-"""Standard deviation added to latents while the autoencoder learns, so that it forgives a denoiser's small errors."""
+"""The standard deviation added to latents in the autoencoder's training, so that it forgives small errors."""
 
 
 def make_autoencoder() -> AutoencoderDC:
-    """8× smaller, 8 channels; 0.6 million parameters."""
+    """Make an autoencoder to latents 8× smaller with 8 channels; it has 0.6 million parameters."""
     return AutoencoderDC(
         latent_channels=_NUM_LATENT_CHANNELS,
         encoder_block_types="ResBlock",
@@ -53,7 +53,7 @@ def make_autoencoder() -> AutoencoderDC:
 
 
 def make_text_encoder() -> Gemma2Model:
-    """Three layers; 0.3 million parameters."""
+    """Make a text encoder of three layers and 0.3 million parameters."""
     return Gemma2Model(
         Gemma2Config(
             vocab_size=VOCABULARY_SIZE,
@@ -73,7 +73,7 @@ def make_text_encoder() -> Gemma2Model:
 
 
 def make_transformer(*, guidance_embeds: bool = False) -> SanaTransformer2DModel:
-    """Seven layers of 128 channels; 2 million parameters."""
+    """Make a transformer of seven layers with 128 channels and 2 million parameters."""
     return SanaTransformer2DModel(
         in_channels=_NUM_LATENT_CHANNELS,
         out_channels=_NUM_LATENT_CHANNELS,
@@ -97,7 +97,7 @@ def make_transformer(*, guidance_embeds: bool = False) -> SanaTransformer2DModel
 def embed(
     text_encoder: Gemma2Model, token_ids: torch.Tensor, mask: torch.Tensor, has_instruction: bool
 ) -> torch.Tensor:
-    """Embeddings of captions, (captions, tokens, channels), as `SanaPipeline.encode_prompt` gives them.
+    """Return embeddings of captions, (captions, tokens, channels), as `SanaPipeline.encode_prompt` gives them.
 
     Args:
         text_encoder: reads token ids and mask, (captions, tokens).
@@ -134,7 +134,7 @@ def train_autoencoder(training: Training, vae: AutoencoderDC, examples: Examples
 
 @torch.no_grad()
 def encode_all(training: Training, vae: AutoencoderDC, examples: Examples, num_examples: int) -> torch.Tensor:
-    """Latents of the first examples, not scaled, (examples, channels, SIDE / 8, SIDE / 8), bfloat16."""
+    """Return latents of the first examples, not scaled, (examples, channels, SIDE / 8, SIDE / 8), bfloat16."""
     parts = []
     with torch.autocast(training.device.type, torch.bfloat16):
         for indices in torch.arange(num_examples, device=training.device).split(1024):
@@ -149,7 +149,7 @@ def train_denoiser(
     examples: Examples,
     latents: torch.Tensor,
 ) -> None:
-    """Flow matching: from noisy latents, predict noise minus latents; half of the captions follow the instruction."""
+    """Train by flow matching: predict noise minus latents. Half of the captions follow the instruction."""
     compile_blocks(transformer.transformer_blocks)
 
     def loss() -> torch.Tensor:

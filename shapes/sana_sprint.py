@@ -27,7 +27,7 @@ from shapes.training import (
 _NUM_TEACHER_STEPS = 16
 _GUIDANCE_SCALES = (1.0, 6.0)
 _TIME_OF_SECOND_STEP = 0.547
-"""Where `SanaSprintPipeline` takes its second of two steps: angle 1.3, which is sigma 0.783, before the shift."""
+"""The point at which `SanaSprintPipeline` takes the second of two steps: angle 1.3, sigma 0.783, before the shift."""
 
 
 class Ways(NamedTuple):
@@ -109,7 +109,7 @@ def make_student(teacher: SanaTransformer2DModel) -> SanaTransformer2DModel:
 def distil(
     training: Training, student: SanaTransformer2DModel, pipeline: SanaPipeline, examples: Examples, ways: Ways
 ) -> None:
-    """From a random point of a way, predict its end; half of the time from its start."""
+    """Train to predict the end of a way from a random point of it; half of the time from its start."""
     compile_blocks(student.transformer_blocks)
 
     def loss() -> torch.Tensor:

@@ -17,7 +17,7 @@ COLOURS = {
     "white": (250, 250, 250),
     "black": (15, 15, 15),
 }
-"""Red, green and blue, 0 … 255, of every colour that a caption can name."""
+"""The red, green and blue, 0 … 255, of every colour that a caption can name."""
 SIZES = ("small", "large")
 POSITIONS = ("on the left", "on the right", "at the top", "at the bottom", "in the center")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -29,7 +29,7 @@ _NUM_FOLDS = 5
 
 @dataclass(frozen=True)
 class Thing:
-    """One coloured shape; its size and position are named only where it is alone in a picture."""
+    """One coloured shape; its size and position are named only if it is alone in a picture."""
 
     colour: str
     shape: str
@@ -57,7 +57,7 @@ class Scene:
 
 
 def random_picture(generator: random.Random) -> Scene:
-    """One thing (a third of the scenes) or two, on a background of another colour."""
+    """Return a scene of one thing (in a third of the scenes) or two, on a background of another colour."""
     background = generator.choice(list(COLOURS))
     colours = [colour for colour in COLOURS if colour != background]
     if generator.random() < 1 / 3:
@@ -70,7 +70,7 @@ def random_picture(generator: random.Random) -> Scene:
 
 
 def random_clip(generator: random.Random) -> Scene:
-    """One thing that moves; circles do not rotate, as nobody could see it."""
+    """Return a scene of one thing that moves; circles do not rotate, as nobody could see it."""
     background = generator.choice(list(COLOURS))
     thing = Thing(generator.choice([colour for colour in COLOURS if colour != background]), generator.choice(SHAPES))
     motions = [motion for motion in MOTIONS if (thing.shape, motion) != ("circle", "rotates")]
@@ -78,7 +78,7 @@ def random_clip(generator: random.Random) -> Scene:
 
 
 def training_scenes(make: Callable[[random.Random], Scene], seed: int) -> Iterator[Scene]:
-    """Random scenes without end, none of them held out."""
+    """Yield random scenes without end, none of them held out."""
     generator = random.Random(seed)
     while True:
         scene = make(generator)
@@ -148,7 +148,7 @@ def _n(word: str) -> str:
 
 
 def vocabulary_text() -> str:
-    """Captions that hold every word of every caption, for a tokenizer to learn."""
+    """Return captions that hold every word of every caption, for a tokenizer to learn."""
     generator = random.Random(0)
     scenes = [make(generator) for make in (random_picture, random_clip) for _ in range(2000)]
     return "\n".join(random_caption(scene, generator) for scene in scenes)

@@ -1,4 +1,4 @@
-"""Says what a picture or clip of coloured shapes shows, from its pixels alone, and whether its caption is right."""
+"""Judges what a picture or clip of coloured shapes shows, from its pixels alone, and whether its caption is right."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from shapes.scenes import COLOURS, SHAPES, Scene, Thing
 UNKNOWN = "unknown"
 _PALETTE = np.array(list(COLOURS.values()), np.float32)
 _MAX_COLOUR_DISTANCE = 70.0
-"""Between a thing's colour and the palette's, in RGB units; nearer colours of the palette are 82 apart."""
+"""The largest distance in RGB units between a thing's colour and the palette's; the palette's own are 82 apart."""
 _MIN_OVERLAP = 0.75
-"""Intersection over union of a thing and the shape that fits it best."""
+"""The smallest intersection over union of a thing and the shape that fits it best."""
 _MIN_AREA = 0.006
-"""Of the picture; the smallest thing that is ever drawn covers 0.017."""
+"""The smallest share of the picture that a thing covers; the smallest thing that is ever drawn covers 0.017."""
 _SMALL_RADIUS = 0.165
 _MIN_MOVE, _MIN_GROWTH, _MIN_TURN = 0.15, 1.35, 40.0
 """Sides of the picture, a ratio of radii, and degrees that make a motion."""
@@ -100,7 +100,7 @@ def _unit_area(shape: str) -> float:
 
 
 def position(seen: Seen) -> str:
-    """Where in the picture a thing is, in a caption's words."""
+    """Return the place of a thing in the picture, in a caption's words."""
     dx, dy = seen.x - 0.5, seen.y - 0.5
     if max(abs(dx), abs(dy)) < 0.12:
         return "in the center"
@@ -110,7 +110,7 @@ def position(seen: Seen) -> str:
 
 
 def relation(first: Seen, second: Seen) -> str:
-    """How the first thing lies to the second, in a caption's words."""
+    """Return the relation of the first thing to the second, in a caption's words."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dx) > abs(dy):
         return "left of" if dx < 0 else "right of"
@@ -152,7 +152,7 @@ def _motion(track: list[Seen], shape: str) -> str:
 
 
 def compare(scene: Scene, frames: np.ndarray) -> dict[str, bool]:
-    """For every attribute that the scene's caption names, whether the pixels show it.
+    """Return, for every attribute that the scene's caption names, whether the pixels show it.
 
     Args:
         scene: what was asked for.

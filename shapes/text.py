@@ -12,7 +12,7 @@ from shapes.scenes import vocabulary_text
 
 VOCABULARY_SIZE = 400
 INSTRUCTION = "\n".join(inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)
-"""What `SanaPipeline` writes before every prompt by default; one token of this vocabulary."""
+"""The text that `SanaPipeline` writes before every prompt by default; one token of this vocabulary."""
 
 
 def make_tokenizer(model_max_length: int) -> PreTrainedTokenizerFast:
@@ -43,6 +43,6 @@ def make_tokenizer(model_max_length: int) -> PreTrainedTokenizerFast:
 def tokenize(
     tokenizer: PreTrainedTokenizerFast, captions: Sequence[str], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, (captions, tokens), int64, padded to the longest caption."""
+    """Return token ids and mask, (captions, tokens), int64, padded to the longest caption."""
     encoded = tokenizer(list(captions), padding=True, return_tensors="pt")
     return encoded.input_ids.to(device), encoded.attention_mask.to(device)

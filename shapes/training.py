@@ -1,4 +1,4 @@
-"""What the three trainings share: arguments, the scenes to train on, flow matching, and the loop."""
+"""The parts that the three trainings share: arguments, the scenes to train on, flow matching, and the loop."""
 
 import argparse
 import random
@@ -17,16 +17,16 @@ from shapes.scenes import Scene, random_caption, training_scenes
 from shapes.text import tokenize
 
 FLOW_SHIFT = 3.0
-"""How far the schedule leans to high noise, in training and in the checkpoints' schedulers
+"""The factor by which the schedule leans to high noise, in training and in the checkpoints' schedulers
 (https://arxiv.org/abs/2403.03206, section 5.3.2)."""
 
 _AVERAGE_DECAY = 0.999
-"""Of the moving average of the weights, a step."""
+"""The decay of the moving average of the weights in a step."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How much to train, and where."""
+    """The length of a training, and its device."""
 
     output: Path
     device: torch.device
@@ -73,7 +73,7 @@ class Examples:
         return len(self.token_ids)
 
     def draw(self, indices: torch.Tensor, side: int, frames: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """Pictures or clips, or some of their frames, (scenes, 3, frames, side, side), -1 … 1."""
+        """Return pictures or clips, or some of their frames, (scenes, 3, frames, side, side), -1 … 1."""
         layout = Layout(*(tensor[indices] for tensor in vars(self.layout).values()))
         layout.centre, layout.radius, layout.angle = (
             tensor[:, frames] for tensor in (layout.centre, layout.radius, layout.angle)
@@ -84,7 +84,7 @@ class Examples:
 def make_examples(
     training: Training, make: Callable[[random.Random], Scene], num_frames: int, tokenizer: Any
 ) -> Examples:
-    """Random scenes, none of them held out, with a random caption each."""
+    """Return random scenes, none of them held out, with a random caption each."""
     scenes = list(islice(training_scenes(make, training.seed), training.num_scenes))
     words = random.Random(training.seed)
     captions = [random_caption(scene, words) for scene in scenes]
@@ -94,29 +94,29 @@ def make_examples(
 
 
 def random_indices(examples: Examples, num_indices: int) -> torch.Tensor:
-    """Indices of random examples, on their device."""
+    """Return indices of random examples, on their device."""
     return torch.randint(len(examples), (num_indices,), device=examples.token_ids.device)
 
 
 def shifted(time_uniform: torch.Tensor) -> torch.Tensor:
-    """Noise levels (sigmas) of a flow-matching schedule, from evenly spaced times; both 0 … 1."""
+    """Return the noise levels (sigmas) of a flow-matching schedule, from evenly spaced times; both 0 … 1."""
     return FLOW_SHIFT * time_uniform / (1 + (FLOW_SHIFT - 1) * time_uniform)
 
 
 def add_noise(latents: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Latents at noise level sigma, (items,); 1 is noise alone."""
+    """Return latents at noise level sigma, (items,); 1 is noise alone."""
     sigma = sigma.view(-1, *[1] * (latents.ndim - 1))
     return (1 - sigma) * latents + sigma * noise
 
 
 def reconstruction_loss(decoded: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """What both autoencoders learn by: absolute plus squared error, a scalar."""
+    """Return the loss by which both autoencoders learn: absolute plus squared error, a scalar."""
     difference = decoded.float() - drawn
     return difference.abs().mean() + difference.square().mean()
 
 
 def peak_signal_to_noise(decoded: torch.Tensor, drawn: torch.Tensor) -> float:
-    """How near decoded pictures or clips are to the drawings, -1 … 1, in dB."""
+    """Return how near decoded pictures or clips, -1 … 1, are to the drawings, in dB."""
     return 10 * torch.log10(4 / (decoded.clamp(-1, 1) - drawn).square().mean()).item()
 
 

@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchif
 
 
 def encode(vae: AutoencoderKLWan, clips: torch.Tensor) -> torch.Tensor:
-    """Means and log variances, (clips, 2 × channels, latent frames, height / 8, width / 8).
+    """Return means and log variances, (clips, 2 × channels, latent frames, height / 8, width / 8).
 
     Args:
         vae: with residual blocks, as Wan 2.2's (`is_residual`).
@@ -31,7 +31,7 @@ def encode(vae: AutoencoderKLWan, clips: torch.Tensor) -> torch.Tensor:
 
 
 def decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
-    """Clips, (clips, 3, frames, height, width), about -1 … 1, from latents as the encoder's means."""
+    """Return clips, (clips, 3, frames, height, width), about -1 … 1, from latents as the encoder's means."""
     decoder = vae.decoder
     hidden = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latents)))
     for block in decoder.up_blocks:

@@ -38,13 +38,16 @@ _BOUNDARY_TIME = BOUNDARY_RATIO / (FLOW_SHIFT - (FLOW_SHIFT - 1) * BOUNDARY_RATI
 _NUM_LATENT_CHANNELS = 8
 _TEXT_CHANNELS = 96
 _MAX_SEQUENCE_LENGTH = 512
-"""What `WanPipeline` pads prompts to, with zeros that the experts see."""
+"""The length to which `WanPipeline` pads prompts, with zeros that the experts see."""
 _CURRICULUM = ((1, 4, 0.25), (5, 2, 0.15), (NUM_FRAMES, 1, 0.6))
-"""Frames a clip, how many times the whole clips' batch, and share of the autoencoder's steps."""
+"""The frames of a clip, how many times the whole clips' batch, and share of the autoencoder's steps."""
 
 
 def make_autoencoder() -> AutoencoderKLWan:
-    """8× smaller in space and 4× in time, 8 channels; the blocks are those of Wan 2.2's 5B model, which learn fast."""
+    """Make an autoencoder, 8× smaller in space and 4× in time, with 8 channels.
+
+    Its blocks are those of Wan 2.2's 5B model, which learn fast.
+    """
     vae = AutoencoderKLWan(
         base_dim=16,
         decoder_base_dim=24,
@@ -66,7 +69,7 @@ def make_autoencoder() -> AutoencoderKLWan:
 
 
 def make_text_encoder() -> UMT5EncoderModel:
-    """Three layers; 0.3 million parameters."""
+    """Make a text encoder of three layers and 0.3 million parameters."""
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=VOCABULARY_SIZE,
@@ -83,7 +86,7 @@ def make_text_encoder() -> UMT5EncoderModel:
 
 
 def make_expert() -> WanTransformer3DModel:
-    """Four layers of 128 channels; 1.1 million parameters."""
+    """Make an expert of four layers with 128 channels and 1.1 million parameters."""
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=4,
@@ -122,14 +125,14 @@ def train_autoencoder(training: Training, vae: AutoencoderKLWan, examples: Examp
 
 
 def _excerpts(examples: Examples, indices: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Clips' consecutive frames from a random one on, the same for all clips of the batch."""
+    """Return consecutive frames of clips from a random one on, the same for all clips of the batch."""
     start = torch.randint(NUM_FRAMES - num_frames + 1, (), device=indices.device)
     return examples.draw(indices, SIDE, start + torch.arange(num_frames, device=indices.device))
 
 
 @torch.no_grad()
 def encode_all(training: Training, vae: AutoencoderKLWan, examples: Examples, num_examples: int) -> torch.Tensor:
-    """Latents of the first examples, not normalised, (examples, channels, 5, SIDE / 8, SIDE / 8), bfloat16."""
+    """Return latents of the first examples, not normalised, (examples, channels, 5, SIDE / 8, SIDE / 8), bfloat16."""
     parts = []
     with torch.autocast(training.device.type, torch.bfloat16):
         for indices in torch.arange(num_examples, device=training.device).split(256):
@@ -149,7 +152,7 @@ class ShortPromptProcessor(WanAttnProcessor):
         self._score = math.log(num_zeros)
 
     def __call__(self, attn: Any, hidden_states: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
-        """`WanAttnProcessor`'s, with the scores added."""
+        """Attend as `WanAttnProcessor` does, with the scores added."""
         scores = functional.pad(hidden_states.new_zeros(1, 1, 1, prompts[0].shape[1] - 1), (0, 1), value=self._score)
         return super().__call__(attn, hidden_states, prompts[0], scores, None)
 
@@ -161,7 +164,7 @@ def train_experts(
     examples: Examples,
     latents: torch.Tensor,
 ) -> None:
-    """Flow matching: the high-noise expert above the boundary, the low-noise expert below it."""
+    """Train by flow matching: the high-noise expert above the boundary, the low-noise expert below it."""
     num_tokens = examples.mask.shape[1]
     for expert in experts:
         for block in expert.blocks:

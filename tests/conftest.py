@@ -8,10 +8,10 @@ from unittest import mock
 
 import pytest
 
-from benchmarks.local_cluster import Cluster, ray_head
+from benchmarks.local_cluster import Cluster
 from tests.support import allowed_skips, chaos_seed
 from tests.support.commands import FORKS, PRELOADED, ROOT, Rendermill
-from tests.support.forked_workers import forked_workers
+from tests.support.forked_workers import forking_cluster
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,8 +47,7 @@ def checkpoints() -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """One cluster for the whole session, and a server that forks commands for it."""
-    with forked_workers() as workers, ray_head(python=workers.python) as head:
-        workers.wait()
+    with forking_cluster() as head:
         FORKS.set_forkserver_preload(PRELOADED)
         with mock.patch.dict(os.environ, head.environment):  # Ray looks at some of it when it is imported
             forkserver.ensure_running()

@@ -1,4 +1,4 @@
-"""What proofs of batch sizes are worth on this machine: `python -m benchmarks.proofs --num-processes 8`.
+"""The worth of proofs of batch sizes on this machine: `python -m benchmarks.proofs --num-processes 8`.
 
 For every stage of every checkpoint of the repository, in bfloat16 and float32: renders real prompts, calls the stage
 with the same items again and again, each time in another order, so that they meet in batches of all proven sizes, and

@@ -1,6 +1,6 @@
 """Sums in another order, in one operation of a model and from a certain size on, as another kernel would compute them.
 
-What trials of batch sizes (`models.parts.trials`) have to find out.
+Trials of batch sizes (`models.parts.trials`) have to find them out.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from rendermill.models.parts.operations import Operation
 
 
 class Sabotage(TorchDispatchMode):
-    """Within, one operation splits its sums in two wherever it is called with these arguments.
+    """A context in which one operation splits its sums in two wherever it is called with these arguments.
 
     Args:
         operation: with the layouts of the larger batch, so that smaller ones are left alone.

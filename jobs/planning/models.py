@@ -1,16 +1,14 @@
-"""The models of a job file with every default filled in, and the checks of their settings against the checkpoint."""
+"""The models of a job file with every default filled in."""
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
-
-from pydantic import TypeAdapter, ValidationError
 
 from rendermill.actors.checkpoints.checkpoint import Checkpoint, describe
 from rendermill.actors.checkpoints.files import is_on_hub
 from rendermill.actors.media.encoding import FORMATS, Encoding, Limits, formats_of
-from rendermill.jobs.config.job import DEFAULT_DTYPE, Job, ModelConfig
+from rendermill.jobs.config.job import Job, ModelConfig
+from rendermill.jobs.planning.model_settings import check_scheduler, hint, settings_of
 from rendermill.manifests.errors import RowProblem, UserError
 from rendermill.manifests.identity import settings_hash
 from rendermill.manifests.request import OPTIONAL_FIELDS
@@ -22,8 +20,6 @@ from rendermill.models.arguments import Argument
 from rendermill.models.capabilities import BadConfig, Family
 from rendermill.models.inputs import InputSpec
 from rendermill.models.inspection.generic_family import UnsupportedPipeline
-from rendermill.models.inspection.scheduler_arguments import problem_of_value, scheduler_arguments
-from rendermill.models.quantization.schemes import SCHEMES
 from rendermill.models.settings import Settings, Speedups
 
 _ITEMS_PER_SHARD = {"image": 256, "video": 8}
@@ -66,42 +62,22 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         UserError: the checkpoint is missing or of no known family, or a setting does not suit it.
     """
     config = job.models[name]
-    try:
-        checkpoint = describe(_place(config.checkpoint), config.revision, config.variant)
-    except UserError as error:
-        raise error.within("models", name) from error
+    checkpoint = _checkpoint(name, config)
     family = family_of(checkpoint, name)
-    _check_scheduler(name, config, checkpoint)
+    check_scheduler(name, config, checkpoint)
     configs = changed_configs(checkpoint, config)
     try:
         capabilities = family.capabilities(configs)
         pipeline_defaults = family.all_defaults(configs)
     except BadConfig as error:
         raise UserError(str(error), ("models", name, "checkpoint"), checkpoint.source) from error
-    settings = _settings(job, name, config, checkpoint, family, on_gpu)
+    settings = settings_of(job, name, config, checkpoint, family, on_gpu)
     arguments = {argument: Argument(of_type) for argument, of_type in capabilities.further_arguments.items()}
     encoding = Encoding(_media_format(name, config, capabilities.kind), config.quality, job.provenance)
     limits = Limits(capabilities, encoding)
     argument_defaults = _argument_defaults(name, config, arguments)
     defaults = _defaults(name, config, pipeline_defaults, limits)
-    asked = {
-        "checkpoint": checkpoint.identity,
-        "dtype": dict(settings.dtype),
-        "scheduler": dict(settings.scheduler),
-        "compile": settings.compile,
-        "reference_batch": settings.reference_batch,
-        "vae_tiling": settings.vae_tiling,
-        "pipeline_arguments": dict(settings.pipeline_arguments),
-        "reproducibility": job.reproducibility,
-        "format": encoding.media_format,
-        "quality": config.quality,
-    }
-    if settings.variant is not None:
-        asked["variant"] = settings.variant
-    if settings.speedups != Speedups():  # outputs from before there were speedups must continue
-        asked["speedups"] = settings.speedups.model_dump()
-    if capabilities.inputs and job.inputs.fit != "error":
-        asked["fit"] = job.inputs.fit
+    asked = _asked(job, config, checkpoint, settings, encoding, has_inputs=bool(capabilities.inputs))
     inputs = {
         argument: InputColumn(spec.is_required, spec.kind == "images") for argument, spec in capabilities.inputs.items()
     }
@@ -120,6 +96,38 @@ def resolve_model(job: Job, name: str, on_gpu: bool) -> ResolvedModel:
         refused=capabilities.refused,
         inputs=capabilities.inputs,
     )
+
+
+def _checkpoint(name: str, config: ModelConfig) -> Checkpoint:
+    try:
+        return describe(_place(config.checkpoint), config.revision, config.variant)
+    except UserError as error:
+        raise error.within("models", name) from error
+
+
+def _asked(
+    job: Job, config: ModelConfig, checkpoint: Checkpoint, settings: Settings, encoding: Encoding, has_inputs: bool
+) -> dict[str, Any]:
+    """Return what a job asks of a model for all of its rows, from which their request hashes are made."""
+    asked: dict[str, Any] = {
+        "checkpoint": checkpoint.identity,
+        "dtype": dict(settings.dtype),
+        "scheduler": dict(settings.scheduler),
+        "compile": settings.compile,
+        "reference_batch": settings.reference_batch,
+        "vae_tiling": settings.vae_tiling,
+        "pipeline_arguments": dict(settings.pipeline_arguments),
+        "reproducibility": job.reproducibility,
+        "format": encoding.media_format,
+        "quality": config.quality,
+    }
+    if settings.variant is not None:
+        asked["variant"] = settings.variant
+    if settings.speedups != Speedups():  # outputs from before there were speedups must continue
+        asked["speedups"] = settings.speedups.model_dump()
+    if has_inputs and job.inputs.fit != "error":
+        asked["fit"] = job.inputs.fit
+    return asked
 
 
 def make_validator(job: Job, models: Mapping[str, ResolvedModel]) -> RowValidator:
@@ -163,87 +171,6 @@ def changed_configs(checkpoint: Checkpoint, config: ModelConfig) -> Mapping[str,
     return {**checkpoint.configs, "scheduler": {**checkpoint.configs["scheduler"], **config.scheduler}}
 
 
-def _check_scheduler(name: str, config: ModelConfig, checkpoint: Checkpoint) -> None:
-    if not config.scheduler:
-        return
-    entry = checkpoint.configs["model_index"].get("scheduler")
-    known = scheduler_arguments(entry[1]) if isinstance(entry, list) else {}
-    if known is None:
-        return  # `jobs.planning.loadable` tells that there is no such class
-    for key, value in config.scheduler.items():
-        if key not in known:
-            raise UserError(f"unknown key; {_hint(key, known)}", ("models", name, "scheduler", key))
-        problem = problem_of_value(key, known[key], value)
-        if problem:
-            raise UserError(f"{problem}, got {value!r}", ("models", name, "scheduler", key))
-
-
-def _hint(key: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
-
-
-def _check_arguments(name: str, config: ModelConfig, known: Mapping[str, Any]) -> None:
-    for argument, value in config.pipeline_arguments.items():
-        keys = ("models", name, "pipeline_arguments", argument)
-        if not known:
-            raise UserError("this model takes arguments as columns and `defaults`; write it there", keys)
-        if argument not in known:
-            raise UserError(f"unknown key; {_hint(argument, known)}", keys)
-        try:
-            TypeAdapter(known[argument]).validate_python(value, strict=True)
-        except ValidationError as error:
-            problem = error.errors()[0]["msg"].removeprefix("Input ")
-            raise UserError(f"{problem}, got {value!r}", keys) from error
-
-
-def _dtype(name: str, config: ModelConfig, checkpoint: Checkpoint) -> Mapping[str, str]:
-    """Return the dtype of each component that the job file names, and `default` for the others."""
-    if isinstance(config.dtype, str):
-        return {"default": config.dtype}
-    known = ["default", *checkpoint.components]
-    for component in config.dtype:
-        if component not in known:
-            raise UserError(f"unknown key; {_hint(component, known)}", ("models", name, "dtype", component))
-    return {"default": DEFAULT_DTYPE} | config.dtype
-
-
-def _settings(
-    job: Job, name: str, config: ModelConfig, checkpoint: Checkpoint, family: Family, on_gpu: bool
-) -> Settings:
-    _check_arguments(name, config, family.all_arguments(checkpoint.configs))
-    if config.offload != "none" and not on_gpu:
-        raise UserError(f"{config.offload!r} needs a GPU; leave it out on a CPU", ("models", name, "offload"))
-    dtype = _dtype(name, config, checkpoint)
-    _check_speedups(name, config.speedups, family, dtype, on_gpu)
-    is_compiled = on_gpu if config.compile == "auto" else config.compile
-    is_strict = job.reproducibility == "strict"
-    return Settings(
-        dtype=dtype,
-        compile=is_compiled,
-        reference_batch=(config.reference_batch or family.reference_batch[is_compiled]) if is_strict else None,
-        scheduler=config.scheduler,
-        pipeline_arguments=config.pipeline_arguments,
-        offload=config.offload,
-        vae_tiling=config.vae_tiling,
-        speedups=config.speedups,
-        variant=config.variant,
-    )
-
-
-def _check_speedups(name: str, speedups: Speedups, family: Family, dtype: Mapping[str, str], on_gpu: bool) -> None:
-    for key in speedups.model_dump(exclude_none=True):
-        if key not in family.speedups:
-            known = f"it has {', '.join(family.speedups)}" if family.speedups else "it has none"
-            raise UserError(f"this pipeline has no such speedup; {known}", ("models", name, "speedups", key))
-    if speedups.quantization is not None:
-        default = dtype.get("default", "float32")
-        dtypes = {dtype.get(component, default) for component in ("transformer", "transformer_2")}
-        problem = SCHEMES[speedups.quantization].problem(speedups.quantization, on_gpu, dtypes)
-        if problem:
-            raise UserError(problem, ("models", name, "speedups", "quantization"))
-
-
 def _media_format(name: str, config: ModelConfig, kind: Literal["image", "video"]) -> str:
     formats = formats_of(kind)
     media_format = config.format or formats[0]
@@ -283,7 +210,7 @@ def _argument_defaults(name: str, config: ModelConfig, arguments: Mapping[str, A
     for argument, value in (config.defaults.model_extra or {}).items():
         keys = ("models", name, "defaults", argument)
         if argument not in arguments:
-            raise UserError(f"unknown key; {_hint(argument, [*OPTIONAL_FIELDS, *arguments])}", keys)
+            raise UserError(f"unknown key; {hint(argument, [*OPTIONAL_FIELDS, *arguments])}", keys)
         if value is None:
             continue
         try:

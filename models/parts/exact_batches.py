@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from rendermill.models.parts.operations import Recording, bits
-from rendermill.models.parts.trials import difference, is_enough
+from rendermill.models.parts.trials.comparison import difference, is_enough
 
 _Stage = Callable[..., tuple[torch.Tensor, ...]]
 

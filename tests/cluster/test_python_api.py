@@ -35,14 +35,18 @@ content = json.load(open("job.json"))
 results = []
 overrides = {"seed": 8, "models.sana.batch": 2}
 
-go = os.path.abspath("go")
+begun, go = os.path.abspath("begun"), os.path.abspath("go")
 def when_told(row):
-    while row["id"] and not os.path.exists(go):
+    open(begun, "w").close()
+    while not os.path.exists(go):
         time.sleep(0.05)
     return row
 
-mine = iter(ray.data.range(3, override_num_blocks=3).map(when_told, num_cpus=0.1, concurrency=3).iter_rows())
-assert next(mine)["id"] == 0
+mine, read = ray.data.range(3, override_num_blocks=3).map(when_told, num_cpus=0.1, concurrency=3), []
+reader = threading.Thread(target=lambda: read.extend(row["id"] for row in mine.iter_rows()))
+reader.start()
+while not os.path.exists(begun):
+    time.sleep(0.05)
 thread = threading.Thread(target=lambda: results.append(rendermill.generate(content, **overrides)))
 thread.start()
 thread.join()
@@ -51,7 +55,8 @@ assert (second.state, second.exit_status, second.num_finished, second.num_reject
 assert ray.is_initialized() and DataContext.get_current().enable_progress_bars
 assert handlers() == before
 open(go, "w").close()
-assert sorted(row["id"] for row in mine) == [1, 2], "the notebook's own Dataset goes on"
+reader.join()
+assert sorted(read) == [0, 1, 2], "the notebook's own Dataset goes on"
 """
 
 

@@ -1,6 +1,5 @@
-"""Manifest, checkpoint and output on a real S3 server (Ceph), on a Ray that the command starts itself."""
+"""Manifest, checkpoint and output on a real S3 server (Ceph)."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from benchmarks.chaos.s3_server import s3_server
 from benchmarks.local_cluster import Cluster
 from rendermill.manifests.storage.folder import Folder
 from tests.support.commands import Rendermill
+from tests.support.forked_workers import forking_cluster
 
 pytestmark = pytest.mark.s3
 
@@ -41,14 +41,20 @@ def test_of_many_who_create_a_file_on_s3_one_succeeds(s3: dict[str, str], monkey
     assert folder.read("lease/1.json") == str(created.index(True)).encode()
 
 
-def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str, str]) -> None:
+@pytest.fixture
+def on_s3(tmp_path: Path, s3: dict[str, str]) -> Iterator[Cluster]:
+    """A cluster that has the server's keys, and fetches checkpoints anew."""
+    with forking_cluster(**s3, XDG_CACHE_HOME=str(tmp_path / "cache")) as head:
+        yield head
+
+
+def test_a_job_that_lives_on_s3(tmp_path: Path, checkpoints: Path, s3: dict[str, str], on_s3: Cluster) -> None:
     filesystem = s3fs.S3FileSystem(
         endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
     )
     filesystem.mkdir("bucket")
     filesystem.put(str(checkpoints / "sana-shapes"), "bucket/checkpoints/sana", recursive=True)
-    environment = {**os.environ, **s3, "RAY_ADDRESS": "local", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    rendermill = Rendermill(tmp_path, checkpoints, environment)
+    rendermill = Rendermill(tmp_path, checkpoints, on_s3.environment)
     rendermill.model("sana", "sana-shapes", format="jpeg")
     rendermill.models["sana"]["checkpoint"] = "s3://bucket/checkpoints/sana"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.local_cluster import ray_head
 from tests.support.commands import ROOT, Rendermill
+from tests.support.forked_workers import forking_cluster
 
 
 def test_a_cluster_that_is_gone_ends_the_run_with_one_line(tmp_path: Path, checkpoints: Path) -> None:
-    with ray_head() as head:
+    with forking_cluster() as head:
         environment = {**head.environment, "RAY_gcs_rpc_server_reconnect_timeout_s": "20"}
         rendermill = Rendermill(tmp_path, checkpoints, environment)
         rendermill.model("sana", "sana-shapes", batch=1, defaults={"num_inference_steps": 4})

@@ -6,6 +6,7 @@ process that has imported them. Whatever the server refuses is started by Python
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from benchmarks.local_cluster import end_process_tree
+from benchmarks.local_cluster import Cluster, end_process_tree, ray_head
 
 FOLDER = Path(__file__).parent
 
@@ -51,3 +53,16 @@ def forked_workers() -> Iterator[ForkedWorkers]:
             yield ForkedWorkers(python, server)
         finally:
             end_process_tree(server)
+
+
+@contextlib.contextmanager
+def forking_cluster(**environment: str) -> Iterator[Cluster]:
+    """Run a Ray cluster of one node whose workers are forked.
+
+    Args:
+        environment: Variables that the node and its workers have besides those of this process.
+    """
+    patched = mock.patch.dict(os.environ, environment)
+    with patched, forked_workers() as workers, ray_head(python=workers.python) as head:
+        workers.wait()
+        yield head

@@ -1,16 +1,16 @@
-"""Trials of a batch size: test whether all operations of a stage give an item the same bits in a larger batch.
+"""Inputs on which an operation shows whether it sums in another order in a larger batch.
 
 That two results of a stage agree proves little. Rounding hides a changed order of summation: in bfloat16 only about one
-result in 65,000 shows it. So a trial runs every operation of the stage again, at both sizes, on inputs whose sums
-cancel. What is left of such a sum is the rounding of its partial sums, which another order changes in most results.
-Operations without such inputs run on ordinary ones until enough results have been compared to show a changed order.
+result in 65,000 shows it. So most inputs here have sums that cancel. What is left of such a sum is the rounding of its
+partial sums, which another order changes in most results. Operations without such inputs run on ordinary ones until
+enough results have been compared to show a changed order.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from rendermill.models.parts.operations import Layout, Operation, Recording, bits, grown_dimension, layouts_in
+from rendermill.models.parts.operations import Layout, Operation, layouts_in
 
 _LARGE_SCORE = 2.0**11
 """Queries and keys of this size turn the rounding of a float32 sum into attention scores around 1."""
@@ -22,89 +22,6 @@ _NUM_POINTWISE = 2**14
 _NUM_BY_SIZE = {2: 2**21, 4: 2**11, 8: 2**11}
 """The number of results to compare otherwise, by their size in bytes. With two bytes one in 2^16 shows a changed order,
 so that 2^21 miss it with a probability below e^-20; with four bytes at least one in ten shows it."""
-_NUM_OF_REGIONS = 2**23
-"""The number of results of a compiled region to compare, of any size: it may contain fewer sums, which are rounded."""
-_MAX_NUM_RUNS = 2**14
-
-
-def is_enough(num_compared: Sequence[int]) -> bool:
-    """Return whether enough values of each compiled region were compared to show a changed order.
-
-    Args:
-        num_compared: the number of values for each call of a region.
-    """
-    return min(num_compared, default=_NUM_OF_REGIONS) >= _NUM_OF_REGIONS
-
-
-def difference(smaller: Recording, larger: Recording) -> str | None:
-    """Return why items may get other bits in the larger of two batches; None if they get the same bits.
-
-    Args:
-        smaller: a recording of a stage, called with a number of items that is known to give the right bits.
-        larger: a recording of the same stage with more items, compared with the smaller one.
-    """
-    names, others = [[operation.name for operation in some.operations] for some in (smaller, larger)]
-    if names != others:
-        pairs = zip((*names, "nothing"), (*others, "nothing"), strict=False)
-        expected, found = next(pair for pair in pairs if pair[0] != pair[1])
-        return f"calls {found} where a smaller batch calls {expected}"
-    if larger.num_different or len(smaller.regions) != len(larger.regions):
-        return "compiled code gives other bits"
-    tried: set[str] = set()
-    for one, other in zip(smaller.operations, larger.operations, strict=True):
-        if (key := f"{one} {other}") not in tried:
-            tried.add(key)
-            try:
-                problem = _difference_of(one, other)
-            except ValueError as error:
-                problem = f"takes {error}"
-            except torch.OutOfMemoryError:
-                problem = "leaves no memory to try it"
-            except Exception as error:  # an operation may reject these inputs, which must not fail an item
-                problem = f"cannot be tried ({type(error).__name__})"
-            if problem:
-                return f"{other.name} {problem}"
-    return None
-
-
-def _difference_of(smaller: Operation, larger: Operation) -> str | None:
-    """Run an operation at both sizes on the same items until enough results have been compared; return what differs."""
-    pairs = zip(smaller.layouts, larger.layouts, strict=True)
-    grown = [grown_dimension(one.shape, other.shape) for one, other in pairs]
-    if all(dimension is None for dimension in grown):
-        return None
-    source = Source(smaller.layouts[0].device)
-    for fill, num_needed in _fills(smaller):
-        num_compared = num_runs = 0
-        num_different = torch.zeros((), dtype=torch.int64, device=smaller.layouts[0].device)
-        while num_compared < num_needed and num_runs < _MAX_NUM_RUNS:
-            values = fill(source, smaller)
-            results = smaller.run(values)
-            repeated = [
-                _repeated(tensor, dimension, layout.shape)
-                for tensor, dimension, layout in zip(values, grown, larger.layouts, strict=True)
-            ]
-            if not results:
-                break
-            for one, other in zip(results, larger.run(repeated), strict=True):
-                expected = _repeated(one, grown_dimension(one.shape, other.shape), other.shape)
-                num_different += (bits(expected) != bits(other)).sum()
-                num_compared += other.numel()
-            num_runs += 1
-        if num_different:
-            return f"gives other bits (inputs: {fill.__name__.strip('_')})"
-        if 0 < num_compared < num_needed:
-            return "gives too few results to tell"
-    return None
-
-
-def _repeated(tensor: torch.Tensor, dimension: int | None, shape: Sequence[int]) -> torch.Tensor:
-    """Return the items repeated along a dimension up to the length of a shape."""
-    if dimension is None:
-        return tensor
-    num_repeats = [1] * tensor.dim()
-    num_repeats[dimension] = shape[dimension] // tensor.shape[dimension]
-    return tensor.repeat(num_repeats)
 
 
 class Source:
@@ -122,7 +39,7 @@ class Source:
         """Return random numbers of both signs over many powers of two: almost every addition of them is rounded.
 
         Args:
-            is_product: whether products of them are added, which have twice as many digits.
+            is_product: Whether products of them are added, which have twice as many digits.
         """
         most = (6.0 if is_product else 16.0) if dtype in (torch.bfloat16, torch.float32) else 3.0
         exponents = torch.empty(tuple(shape), device=self._device).uniform_(-most, most, generator=self._generator)
@@ -143,7 +60,7 @@ Values = list[torch.Tensor]
 Fill = Callable[[Source, Operation], Values]
 
 
-def _fills(operation: Operation) -> Iterator[tuple[Fill, int]]:
+def inputs_for(operation: Operation) -> Iterator[tuple[Fill, int]]:
     """Yield functions that make inputs for an operation, each with the number of results to compare."""
     arguments = operation.arguments
     if operation.name in _MATRICES:

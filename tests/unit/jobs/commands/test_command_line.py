@@ -15,7 +15,7 @@ import yaml
 from rendermill.jobs.cli import main, rendermill
 from rendermill.manifests.output.format import ensure_format
 from rendermill.manifests.storage.folder import Folder
-from tests.unit.jobs.conftest import EVIL, NOT_PRINTABLE
+from tests.unit.jobs.commands.conftest import EVIL, NOT_PRINTABLE
 
 GIVEN = {
     ("status", "nowhere"): "output {folder}/nowhere: no such folder; rendermill generate writes one",
