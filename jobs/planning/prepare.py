@@ -122,7 +122,7 @@ def prepared(opened: OpenedJob) -> Iterator[PreparedJob]:
             {name for contract in contracts for name in contract.arguments},
             {name for contract in contracts for name in contract.inputs},
         )
-        _check_columns(job, manifest, resolved)
+        check_columns(job, manifest, resolved)
         yield PreparedJob(
             job,
             opened.output,
@@ -134,7 +134,7 @@ def prepared(opened: OpenedJob) -> Iterator[PreparedJob]:
         )
 
 
-def _check_columns(job: Job, manifest: Manifest, models: Mapping[str, ResolvedModel]) -> None:
+def check_columns(job: Job, manifest: Manifest, models: Mapping[str, ResolvedModel]) -> None:
     """Raise a `UserError` if a column is named like an argument that a pipeline takes and a table cannot give."""
     kept = {column for column, name in job.columns.items() if name is None}
     for column in manifest.extra.names:

@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rendermill.jobs.config.job import Job
 from rendermill.jobs.config.job_file import parse_job
-from rendermill.jobs.planning.models import make_validator, resolve_model
+from rendermill.jobs.planning.models import ResolvedModel, make_validator, resolve_model
+from rendermill.jobs.planning.prepare import check_columns
 from rendermill.manifests.errors import RowProblem, UserError
 from rendermill.manifests.inputs import InputValue
+from rendermill.manifests.reader.manifest import open_manifest
 from rendermill.manifests.request import Request
 from rendermill.manifests.rows import RowValidator
 from tests.pipelines import equality, images
@@ -28,12 +33,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def validator(folder: Path, **changes: Any) -> RowValidator:
+def resolved(folder: Path, columns: dict[str, str | None], **changes: Any) -> tuple[Job, dict[str, ResolvedModel]]:
     models = {name: {"checkpoint": str(folder / name), "dtype": "float32", "defaults": SIZES} for name in BUILDERS}
     models["flux"]["defaults"] = SIZES | {"max_sequence_length": 48}
     models["flux"] |= changes
-    job = parse_job({"manifest": "m", "output": "o", "models": models}, "job.yaml")
-    return make_validator(job, {name: resolve_model(job, name, on_gpu=False) for name in job.models})
+    job = parse_job({"manifest": "m", "output": "o", "models": models, "columns": columns}, "job.yaml")
+    return job, {name: resolve_model(job, name, on_gpu=False) for name in job.models}
+
+
+def validator(folder: Path, **changes: Any) -> RowValidator:
+    return make_validator(*resolved(folder, {}, **changes))
 
 
 def test_arguments_of_rows_and_of_the_job_file_reach_the_pipeline(folder: Path) -> None:
@@ -88,3 +97,18 @@ def test_a_job_file_that_does_not_suit_the_pipeline_is_refused(
     with pytest.raises(UserError) as refusal:
         validator(folder, **changes)
     assert words in str(refusal.value)
+
+
+def test_a_column_that_is_named_like_what_a_table_cannot_give_is_refused_unless_it_is_kept(
+    folder: Path, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"prompt": ["a cat"], "latents": [0.5]}), tmp_path / "m.parquet")
+    manifest = open_manifest(str(tmp_path / "m.parquet"))
+    job, models = resolved(folder, {})
+    with pytest.raises(UserError) as refusal:
+        check_columns(job, manifest, models)
+    assert str(refusal.value) == (
+        "manifest: column latents: no argument of flux (FluxPipeline), as it takes tensors, which a table cannot give; "
+        "to have it in the records only, write `columns: {latents: null}`"
+    )
+    check_columns(resolved(folder, {"latents": None})[0], manifest, models)
