@@ -31,6 +31,12 @@ class InputsConfig(BaseModel):
     )
     max_bytes: Size = Field("64MiB", validate_default=True, description="The largest size of a file.")
     timeout: Duration = Field(timedelta(seconds=30), description="The time that one attempt to fetch a file may take.")
+    s3_endpoint: str | None = Field(
+        None, description="The URL of the S3 server of inputs outside the manifest's folder; null: the job's own."
+    )
+    s3_profile: str | None = Field(
+        None, description="The profile in AWS's files whose credentials read these inputs; null: the job's own."
+    )
     fit: Literal["error", "crop", "pad", "stretch"] = Field(
         "error", description="What is done with an input that has to have the request's size and has another one."
     )

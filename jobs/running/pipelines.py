@@ -55,6 +55,8 @@ def _input_tasks(prepared: PreparedJob, model: ResolvedModel, spec: RendererSpec
         max_bytes=given.max_bytes,
         timeout_seconds=given.timeout.total_seconds(),
         patience_seconds=prepared.job.storage_patience.total_seconds(),
+        s3_endpoint=given.s3_endpoint,
+        s3_profile=given.s3_profile,
         fit=given.fit,
     )
     return InputTasks(model.inputs, options, spec.run_id, spec.input_reader)

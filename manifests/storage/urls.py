@@ -1,7 +1,7 @@
 """The URLs of manifests, checkpoints and outputs: which file system they lead to, and what may stand in them."""
 
 import os
-from typing import cast
+from typing import Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -17,8 +17,11 @@ _READ_ONLY_SCHEMES = {
 _WHERE_SECRETS_BELONG = "give it where the store's client looks, such as AWS_SECRET_ACCESS_KEY"
 
 
-def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def open_filesystem(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system behind a URL or local path, and the path within it.
+
+    Args:
+        options: Arguments of the file system, such as `endpoint_url` for S3.
 
     Raises:
         UserError: The URL's scheme is unknown, or needs a package that is not installed; or the URL has a secret that
@@ -26,7 +29,7 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     try:
         filesystem, path = cast(
-            tuple[fsspec.AbstractFileSystem, str], fsspec.core.url_to_fs(url, use_listings_cache=False)
+            tuple[fsspec.AbstractFileSystem, str], fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
         )
     except Exception as error:  # each file system raises errors of its own, for example HDFS without Java
         if is_transient(error):

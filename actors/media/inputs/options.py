@@ -24,6 +24,8 @@ class InputOptions:
         max_bytes: the largest size of an input's file.
         timeout_seconds: the time that one attempt to fetch an input may take.
         patience_seconds: how long to try again if a store or a server fails.
+        s3_endpoint: the URL of the S3 server of inputs outside the manifest's folder; None: the job's own.
+        s3_profile: the profile in AWS's files whose credentials read these; None: the job's own.
         fit: what is done with an input of another size than the output's.
         num_cache_bytes: the size of each node's disk cache; 0: no cache.
     """
@@ -34,5 +36,7 @@ class InputOptions:
     max_bytes: int = 64 * 2**20
     timeout_seconds: float = 30.0
     patience_seconds: float = 0.0
+    s3_endpoint: str | None = None
+    s3_profile: str | None = None
     fit: Fit = "error"
     num_cache_bytes: int = 10 * 2**30

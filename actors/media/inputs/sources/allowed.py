@@ -25,7 +25,8 @@ class Source:
     Attributes:
         kind: `local`: a path; `http`: a URL of http or https; `store`: a URL for fsspec.
         url: absolute; a local path is the real one, without symbolic links.
-        is_own: whether it lies on the server of one of the job's own stores, which may have a private address.
+        is_own: whether it lies on the server of one of the job's own stores, which may have a private address, or in
+            the manifest's own folder of a store.
     """
 
     kind: Literal["local", "http", "store"]
@@ -86,7 +87,7 @@ class Allowed:
             raise BadInput(f"{url} is one store within another, which is not taken")
         if not any(folder.holds(place) for folder in self._places):
             raise self._refusal(url)
-        return Source("store", url)
+        return Source("store", url, is_own=_scheme_of(self.options.place) is not None and self._places[0].holds(place))
 
     def _absolute(self, path: str) -> str:
         if path.startswith("/"):

@@ -114,10 +114,17 @@ class Fetcher:
                 raise too_large(path, limit, status.st_size)
             return file.read(limit + 1)
 
+    def _arguments(self, source: Source) -> dict[str, str]:
+        """Return the arguments of the file system that reads an input."""
+        if source.is_own or not source.url.lower().startswith(("s3://", "s3a://")):
+            return {}
+        given = {"endpoint_url": self._options.s3_endpoint, "profile": self._options.s3_profile}
+        return {name: value for name, value in given.items() if value is not None}
+
     def _store(self, source: Source) -> bytes:
         limit = self._options.max_bytes
         try:
-            filesystem, path = open_filesystem(source.url)
+            filesystem, path = open_filesystem(source.url, **self._arguments(source))
             if isinstance(filesystem, AsyncFileSystem):
                 read, seconds = filesystem._cat_file, self._options.timeout_seconds
                 data = sync(filesystem.loop, read, path, start=0, end=limit + 1, timeout=seconds)

@@ -19,6 +19,7 @@ class _Server(BaseHTTPRequestHandler):
         name = self.path.strip("/").partition("?")[0]
         self.answers[name] = self.answers.get(name, 0) + 1
         {
+            "bucket/good.png": self._good,
             "loop": lambda: self._redirect("/loop"),
             "metadata": lambda: self._redirect("http://169.254.169.254/token"),
         }.get(name, getattr(self, f"_{name}", self._missing))()
@@ -174,6 +175,16 @@ def test_redirect_to_a_private_address_is_refused(server, fetcher, monkeypatch):
 def test_host_that_does_not_exist(fetcher):
     with pytest.raises(BadInput, match="no-such-host"):
         fetcher(allow=None).fetch(Wanted("https://no-such-host.invalid/a.png"))
+
+
+def test_inputs_on_an_s3_server_of_their_own(server, fetcher, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing answers there
+    one = fetcher(allow=("s3://bucket/",), s3_endpoint=server)
+    assert one.fetch(Wanted("s3://bucket/good.png")) == b"picture"
+    with pytest.raises(BadInput, match="there is no such file"):
+        one.fetch(Wanted("s3://bucket/nothing.png"))
 
 
 def test_content_other_than_the_row_asks_for(server, fetcher):
