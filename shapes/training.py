@@ -1,4 +1,4 @@
-"""The parts that the three trainings share: arguments, the scenes to train on, flow matching, and the loop."""
+"""The parts that the trainings share: arguments, the scenes to train on, flow matching, and the loop."""
 
 import argparse
 import random
@@ -82,12 +82,16 @@ class Examples:
 
 
 def make_examples(
-    training: Training, make: Callable[[random.Random], Scene], num_frames: int, tokenizer: Any
+    training: Training,
+    make: Callable[[random.Random], Scene],
+    num_frames: int,
+    tokenizer: Any,
+    describe: Callable[[Scene, random.Random], str] = random_caption,
 ) -> Examples:
-    """Return random scenes, none of them held out, with a random caption each."""
+    """Return random scenes, none of them held out, with a random caption each, which `describe` makes."""
     scenes = list(islice(training_scenes(make, training.seed), training.num_scenes))
     words = random.Random(training.seed)
-    captions = [random_caption(scene, words) for scene in scenes]
+    captions = [describe(scene, words) for scene in scenes]
     generator = torch.Generator(training.device).manual_seed(training.seed)
     layout = random_layout(scenes, num_frames, generator)
     return Examples(layout, *tokenize(tokenizer, captions, training.device))

@@ -131,13 +131,30 @@ def _excerpts(examples: Examples, indices: torch.Tensor, num_frames: int) -> tor
 
 
 @torch.no_grad()
-def encode_all(training: Training, vae: AutoencoderKLWan, examples: Examples, num_examples: int) -> torch.Tensor:
-    """Return latents of the first examples, not normalised, (examples, channels, 5, SIDE / 8, SIDE / 8), bfloat16."""
+def encode_all(
+    training: Training, vae: AutoencoderKLWan, examples: Examples, num_examples: int, num_kept: int = NUM_FRAMES
+) -> torch.Tensor:
+    """Return latents of the first examples, not normalised, (examples, channels, 5, SIDE / 8, SIDE / 8), bfloat16.
+
+    Args:
+        num_kept: the number of a clip's first frames that are kept; the others become grey.
+    """
     parts = []
     with torch.autocast(training.device.type, torch.bfloat16):
         for indices in torch.arange(num_examples, device=training.device).split(256):
-            parts.append(video_autoencoder.encode(vae, examples.draw(indices, SIDE)).chunk(2, 1)[0].bfloat16())
+            clips = examples.draw(indices, SIDE)
+            clips[:, :, num_kept:] = 0
+            parts.append(video_autoencoder.encode(vae, clips).chunk(2, 1)[0].bfloat16())
     return torch.cat(parts)
+
+
+def normalise(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
+    """Return latents with the mean 0 and the deviation 1 that experts see, bfloat16."""
+    mean, deviation = (
+        torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return ((latents - mean) / deviation).bfloat16()
 
 
 class ShortPromptProcessor(WanAttnProcessor):
@@ -163,8 +180,14 @@ def train_experts(
     text_encoder: UMT5EncoderModel,
     examples: Examples,
     latents: torch.Tensor,
+    conditions: torch.Tensor | None = None,
 ) -> None:
-    """Train by flow matching: the high-noise expert above the boundary, the low-noise expert below it."""
+    """Train by flow matching: the high-noise expert above the boundary, the low-noise expert below it.
+
+    Args:
+        latents: of each example, normalised.
+        conditions: further channels of each example, which the experts see without noise.
+    """
     num_tokens = examples.mask.shape[1]
     for expert in experts:
         for block in expert.blocks:
@@ -186,8 +209,11 @@ def train_experts(
             clean = latents[chosen].float()
             noise = torch.randn_like(clean)
             sigma = shifted(torch.empty(len(chosen), device=clean.device).uniform_(low, high))
+            seen = add_noise(clean, noise, sigma)
+            if conditions is not None:
+                seen = torch.cat([seen, conditions[chosen].float()], 1)
             prediction = expert(
-                hidden_states=add_noise(clean, noise, sigma),
+                hidden_states=seen,
                 timestep=sigma * 1000,
                 encoder_hidden_states=states,
                 return_dict=False,
@@ -217,12 +243,7 @@ def main() -> None:
         vae.save_pretrained(training.output / "vae")
     else:
         vae = AutoencoderKLWan.from_pretrained(training.output / "vae").to(training.device)
-    latents = encode_all(training, vae, examples, len(examples))
-    mean, deviation = (
-        torch.tensor(values, device=training.device).view(1, -1, 1, 1, 1)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    latents = ((latents - mean) / deviation).bfloat16()
+    latents = normalise(vae, encode_all(training, vae, examples, len(examples)))
     train_experts(training, [high_noise, low_noise], text_encoder, examples, latents)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT)
     pipeline = WanPipeline(

@@ -8,10 +8,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UniPCMultistepScheduler, WanImageToVideoPipeline
 
+from benchmarks import image_to_video
 from benchmarks.adherence import ARGUMENTS, render
-from shapes import sana, sana_sprint, video_autoencoder, wan
+from shapes import sana, sana_sprint, video_autoencoder, wan, wan_i2v
 from shapes.drawing import draw, random_layout
 from shapes.scenes import (
     COLOURS,
@@ -26,6 +27,8 @@ from shapes.scenes import (
     training_scenes,
 )
 from shapes.scorer import compare
+from shapes.text import make_tokenizer
+from shapes.training import Training, make_examples
 
 
 def drawn(scenes: list[Scene], num_frames: int, side: int) -> np.ndarray:
@@ -125,9 +128,48 @@ def test_trainings_end_in_checkpoints_that_load(tmp_path: Path, monkeypatch: pyt
     train(sana, monkeypatch, tmp_path / "sana", "--autoencoder-steps", "2")
     train(sana_sprint, monkeypatch, tmp_path / "sprint", "--teacher", str(tmp_path / "sana"))
     train(wan, monkeypatch, tmp_path / "wan", "--autoencoder-steps", "6")
-    for name in ("sana", "sprint", "wan"):
+    train(wan_i2v, monkeypatch, tmp_path / "wan-i2v", "--teacher", str(tmp_path / "wan"))
+    for name in ("sana", "sprint", "wan", "wan-i2v"):
         pipeline = DiffusionPipeline.from_pretrained(tmp_path / name)
         assert pipeline.vae.dtype == torch.float32
+
+
+JUDGED = ("begins with the picture", "moves as told", "both")
+
+
+def test_a_picture_is_seen_in_training_as_the_stock_pipeline_shows_it() -> None:
+    torch.manual_seed(0)
+    vae = wan.make_autoencoder()
+    pipeline = WanImageToVideoPipeline(None, None, vae, UniPCMultistepScheduler())
+    training = Training(Path(), torch.device("cpu"), denoiser_steps=0, batch_size=1, num_scenes=1, seed=0)
+    examples = make_examples(training, random_clip, wan.NUM_FRAMES, make_tokenizer(512), wan_i2v.random_instruction)
+    picture = examples.draw(torch.tensor([0]), wan.SIDE)[:, :, 0]
+    sizes = (1, vae.config.z_dim, wan.SIDE, wan.SIDE, wan.NUM_FRAMES)
+    with torch.no_grad():
+        stock = pipeline.prepare_latents(picture, *sizes, torch.float32, "cpu", latents=torch.empty(0))[1]
+    latents = wan.encode_all(training, vae, examples, 1, num_kept=1)
+    torch.testing.assert_close(wan_i2v.with_mask(latents.float()), stock, rtol=0.05, atol=0.05)
+
+
+def test_clips_of_a_picture_are_judged_by_their_start_and_motion() -> None:
+    scenes, pictures = image_to_video.held_out_pictures(8)
+    clips = list(drawn(scenes, wan.NUM_FRAMES, wan.SIDE))
+    assert image_to_video.judge(scenes, pictures, clips) == dict.fromkeys(JUDGED, 1.0)
+    still = [np.stack([picture] * wan.NUM_FRAMES) for picture in pictures]
+    assert list(image_to_video.judge(scenes, pictures, still).values()) == [1.0, 0.0, 0.0]
+    others = [replace(scene, motion=next(name for name in MOTIONS if name != scene.motion)) for scene in scenes]
+    assert list(image_to_video.judge(others, pictures[::-1], clips).values()) == [0.0, 0.0, 0.0]
+
+
+def test_an_expert_renders_as_before_until_it_has_learnt_to_see_pictures() -> None:
+    torch.manual_seed(0)
+    expert = wan.make_expert()
+    latents, prompt = torch.randn(1, 8, 2, 4, 4), torch.randn(1, 512, 96)
+    given = {"timestep": torch.tensor([500]), "encoder_hidden_states": prompt, "return_dict": False}
+    with torch.no_grad():
+        before = expert(hidden_states=latents, **given)[0]
+        seen = torch.cat([latents, torch.randn(1, 12, 2, 4, 4)], 1)
+        torch.testing.assert_close(wan_i2v.with_picture(expert)(hidden_states=seen, **given)[0], before)
 
 
 CHECKPOINTS = {"sana-shapes": random_picture, "sana-sprint-shapes": random_picture, "wan-shapes": random_clip}
