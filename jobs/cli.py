@@ -224,14 +224,19 @@ def retry(output: "Folder") -> int:
     is_flag=True,
     help="Drop records whose media are missing or damaged, so that the next run renders them.",
 )
-def verify(output: "Folder", num_samples: int, model: str | None, as_json: bool, is_repaired: bool) -> int:
+@click.option(
+    "--inputs", "with_inputs", is_flag=True, help="Read the images and videos of rows again: have they changed since?"
+)
+def verify(
+    output: "Folder", num_samples: int, model: str | None, as_json: bool, is_repaired: bool, with_inputs: bool
+) -> int:
     """Check the files of an output, and render some of its items again."""
     if num_samples < 0:
         raise UserError(f"{num_samples} is less than 0; 0 renders nothing again", place="--sample")
     from rendermill.jobs.commands.verify import verify
 
     with open_screen() as screen:
-        return verify(output, screen, num_samples, model, as_json, is_repaired)
+        return verify(output, screen, num_samples, model, as_json, is_repaired, with_inputs)
 
 
 @contextmanager

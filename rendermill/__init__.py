@@ -117,7 +117,13 @@ def retry(output: "JobSource", *, verbose: bool = False) -> "Generated":
 
 
 def verify(
-    output: "JobSource", *, sample: int = 0, model: str | None = None, repair: bool = False, verbose: bool = False
+    output: "JobSource",
+    *,
+    sample: int = 0,
+    model: str | None = None,
+    repair: bool = False,
+    inputs: bool = False,
+    verbose: bool = False,
 ) -> "Report":
     """Check the files of an output, and render some of its items again.
 
@@ -126,6 +132,7 @@ def verify(
         sample: The number of items to render again and compare; 0: none, and then no cluster is needed.
         model: Check only the items of this model.
         repair: Drop records whose media are missing or damaged, so that the next run renders them.
+        inputs: Read the images and videos that rows named again, and tell which have changed since.
         verbose: Print the progress.
 
     Raises:
@@ -136,7 +143,7 @@ def verify(
 
     folder = output_of(output)
     with commanded(verbose) as screen:
-        return find_problems(folder, screen, sample, model, repair)
+        return find_problems(folder, screen, sample, model, repair, inputs)
 
 
 def config(job: "JobSource", *, environment: str | None = None, date: str | None = None, **overrides: Any) -> "Job":

@@ -14,7 +14,13 @@ from rendermill.manifests.storage.folder import Folder
 
 
 def verify(
-    output: Folder, screen: Screen, num_samples: int, model: str | None, as_json: bool, is_repaired: bool = False
+    output: Folder,
+    screen: Screen,
+    num_samples: int,
+    model: str | None,
+    as_json: bool,
+    is_repaired: bool = False,
+    with_inputs: bool = False,
 ) -> int:
     """Print what is wrong with an output; returns the exit status: 0, or 3 if anything is wrong.
 
@@ -24,7 +30,7 @@ def verify(
     The other arguments and the errors are those of `find_problems`.
     """
     quiet = Screen(io.StringIO(), screen.log) if as_json else screen
-    report = find_problems(output, quiet, num_samples, model, is_repaired)
+    report = find_problems(output, quiet, num_samples, model, is_repaired, with_inputs)
     if as_json:
         screen.text(json_text(asdict(report) | {"status": report.status}, indent=2))
     else:
@@ -33,7 +39,9 @@ def verify(
     return report.status
 
 
-def find_problems(output: Folder, screen: Screen, num_samples: int, model: str | None, is_repaired: bool) -> Report:
+def find_problems(
+    output: Folder, screen: Screen, num_samples: int, model: str | None, is_repaired: bool, with_inputs: bool = False
+) -> Report:
     """Check an output's files, and render some of its items again.
 
     Args:
@@ -41,6 +49,7 @@ def find_problems(output: Folder, screen: Screen, num_samples: int, model: str |
         num_samples: The number of items to render again, chosen at random; 0: none, and then no cluster is needed.
         model: Only this model's; None: all.
         is_repaired: Drop records whose media are missing or damaged, so that the next run renders their items again.
+        with_inputs: Read the images and videos that records were made from again, and compare them.
 
     Raises:
         UserError: There is no record of this model; or it is to be repaired, and a run writes there.
@@ -53,9 +62,17 @@ def find_problems(output: Folder, screen: Screen, num_samples: int, model: str |
             check.report.repaired = repair(ledger, check.broken)
     if model is not None and not check.report.num_records:
         raise UserError(f"no records of a model {model!r} there", ("output",), output.url)
+    if with_inputs:
+        _check_inputs(output, model, check.report)
     if sample.records:
         _render_again(output, sample, check.report, screen)
     return check.report
+
+
+def _check_inputs(output: Folder, model: str | None, report: Report) -> None:
+    from rendermill.jobs.verification.inputs import check_inputs  # imports clients of stores and servers
+
+    check_inputs(output, model, report)
 
 
 def _render_again(output: Folder, sample: RecordSample, report: Report, screen: Screen) -> None:

@@ -119,7 +119,7 @@ def prepared(opened: OpenedJob) -> Iterator[PreparedJob]:
         )
         contracts = [model.contract for model in resolved.values()]
         manifest = opened.manifest.with_own(
-            {name for contract in contracts for name in contract.arguments},
+            {name for contract in contracts for name in contract.further_columns},
             {name for contract in contracts for name in contract.inputs},
         )
         check_columns(job, manifest, resolved)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from rendermill.actors.media.inputs.options import InputOptions
 from rendermill.actors.spec import RendererSpec
 from rendermill.jobs.cluster.capacity import max_tasks
 from rendermill.jobs.planning.models import ResolvedModel
@@ -14,8 +13,8 @@ from rendermill.jobs.running.dataset.input_tasks import InputTasks
 from rendermill.jobs.running.dataset.media_tasks import MediaTasks
 from rendermill.jobs.running.dataset.model_pipeline import ModelPipeline, Workers
 from rendermill.jobs.running.dataset.requests import RequestReader
+from rendermill.jobs.running.inputs import input_options
 from rendermill.jobs.running.services import Services
-from rendermill.manifests.storage.urls import absolute
 
 
 def make_pipeline(
@@ -47,20 +46,5 @@ def _input_tasks(prepared: PreparedJob, model: ResolvedModel, spec: RendererSpec
     """Return the step that reads the inputs of a model; None if it takes none."""
     if not model.inputs:
         return None
-    given, allow = prepared.job.inputs, prepared.job.inputs.allow
-    options = InputOptions(
-        place=absolute(prepared.manifest.folder),
-        allow=None if allow is None else tuple(place if _is_url(place) else absolute(place) for place in allow),
-        private_networks=given.private_networks,
-        max_bytes=given.max_bytes,
-        timeout_seconds=given.timeout.total_seconds(),
-        patience_seconds=prepared.job.storage_patience.total_seconds(),
-        s3_endpoint=given.s3_endpoint,
-        s3_profile=given.s3_profile,
-        fit=given.fit,
-    )
+    options = input_options(prepared.job, prepared.manifest.folder)
     return InputTasks(model.inputs, options, spec.run_id, spec.input_reader)
-
-
-def _is_url(place: str) -> bool:
-    return "://" in place

@@ -11,6 +11,7 @@ from rendermill.jobs.cluster.connection import is_submitted_job
 from rendermill.jobs.config.environment_values import as_expression, fill_in
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.config.job_file import parse_job
+from rendermill.jobs.running.inputs import absolute_place
 from rendermill.manifests.output.layout import run_file
 from rendermill.manifests.output.runs import Counts, RunState, State, damaged, now, read_submitted_job
 from rendermill.manifests.storage.folder import Folder
@@ -85,8 +86,14 @@ def _from_anywhere(job: Job) -> Job:
         else model.model_copy(update={"checkpoint": absolute(model.checkpoint)})
         for name, model in job.models.items()
     }
+    allow = job.inputs.allow and [*map(absolute_place, job.inputs.allow)]
     found = job.model_copy(
-        update={"manifest": absolute(job.manifest), "output": absolute(job.output), "models": models}
+        update={
+            "manifest": absolute(job.manifest),
+            "output": absolute(job.output),
+            "models": models,
+            "inputs": job.inputs.model_copy(update={"allow": allow}),
+        }
     )
     places = [("manifest",), ("output",), *(("models", name, "checkpoint") for name in models)]
     templates = dict(job.templates)

@@ -54,6 +54,9 @@ class Report:
         num_waiting: The number of replaced media that a later run removes.
         again: The number of items that were rendered again, by verdict.
         different: Items that came out different when they were rendered again.
+        num_inputs: The number of inputs of records that were to be read again, each as often as a record has it.
+        changed_inputs: Inputs that have another content than when they were rendered.
+        unreadable_inputs: Inputs that cannot be read any more.
         is_repairable: Whether `--repair` would change something.
         repaired: What `--repair` did about missing and damaged media and those without a record; None if it was not
             asked for.
@@ -68,13 +71,16 @@ class Report:
     num_waiting: int = 0
     again: Counter[str] = field(default_factory=Counter)
     different: Problems = field(default_factory=Problems)
+    num_inputs: int = 0
+    changed_inputs: Problems = field(default_factory=Problems)
+    unreadable_inputs: Problems = field(default_factory=Problems)
     is_repairable: bool = False
     repaired: Repaired | None = None
 
     @property
     def status(self) -> int:
         """The exit status."""
-        problems = [self.unreadable, self.different]
+        problems = [self.unreadable, self.different, self.changed_inputs, self.unreadable_inputs]
         if self.repaired is None:
             problems += [self.missing, self.damaged, self.without_record]
         elif self.repaired.num_left:
@@ -97,6 +103,11 @@ class Report:
             yield f"replaced media that a later run removes: {self.num_waiting}"
         yield from (f"rendered again: {count} {verdict}" for verdict, count in self.again.items())
         yield from self.different.lines("items that came out different")
+        if self.num_inputs:
+            num_same = self.num_inputs - self.changed_inputs.num - self.unreadable_inputs.num
+            yield f"inputs: {num_same} of {self.num_inputs} are as they were"
+        yield from self.changed_inputs.lines("inputs that have changed")
+        yield from self.unreadable_inputs.lines("inputs that cannot be read")
         if self.repaired is not None:
             yield from self.repaired.lines(url)
         elif self.is_repairable:

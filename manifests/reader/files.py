@@ -91,6 +91,14 @@ def find_files(url: str) -> list[ManifestFile]:
     ]
 
 
+def manifest_folder(url: str) -> str:
+    """Return the folder of a manifest, where relative paths of images and videos begin, also if its files are gone."""
+    try:
+        return find_files(url)[0].root_name
+    except UserError:
+        return url.rpartition("/")[0]
+
+
 def _in_folder(filesystem: fsspec.AbstractFileSystem, folder: str, url: str) -> dict[str, int | None]:
     """Return the sizes of the Parquet files of a folder, at any depth, by path."""
     found, sizes = {}, dict(_walk(filesystem, folder, url))

@@ -14,25 +14,13 @@ from rendermill.manifests.reader.files import ManifestFile
 from rendermill.manifests.secrets import mask_secrets
 
 _MAX_URL_BYTES = 2**16
-_STRUCT = {"bytes", "path"}
-"""The fields of the struct in which Hugging Face's `datasets` keeps images and videos."""
-
-
-def may_hold_inputs(data_type: pa.DataType) -> bool:
-    """Return whether a column of a type can hold images and videos."""
-    if isinstance(data_type, pa.BaseExtensionType):
-        return may_hold_inputs(data_type.storage_type)
-    if types.is_dictionary(data_type) or _is_list(data_type):
-        return may_hold_inputs(data_type.value_type)
-    if types.is_struct(data_type):
-        return {field.name for field in data_type} <= _STRUCT
-    return types.is_null(data_type) or _is_text(data_type) or _is_bytes(data_type)
 
 
 def input_values(array: pa.Array, file: ManifestFile) -> list[Any]:
     """Return for each row of a column an `InputValue`, a list of them, None, or `Unreadable`.
 
-    Bytes are hashed and not kept. Those that a dictionary holds once for many rows are hashed once.
+    A struct has `bytes`, `path` or both, as Hugging Face's `datasets` writes it. Bytes are hashed and not kept. Those
+    that a dictionary holds once for many rows are hashed once.
 
     Args:
         file: to whose folder paths are relative.
@@ -66,6 +54,8 @@ def _values(array: pa.Array, reference: Callable[[bytes], InputValue | Unreadabl
     if types.is_struct(data_type):
         fields = {field.name: child for field, child in zip(data_type, array.flatten(), strict=True)}
         columns = [_values(fields[name], reference) for name in ("bytes", "path") if name in fields]
+        if not columns:
+            return [Unreadable("…", "a struct without a field `bytes` or `path`")] * len(array)
         return [next((value for value in row if value is not None), None) for row in zip(*columns, strict=True)]
     if _is_list(data_type):
         return [None if row.values is None else _values(row.values, reference) for row in array]

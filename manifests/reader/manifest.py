@@ -54,8 +54,8 @@ class Manifest:
         """Return the manifest with some of the user's columns as rendermill's own, which no record carries.
 
         Args:
-            arguments: The names of further arguments that the job's models take.
-            inputs: The names of images and videos that they take.
+            arguments: The names of all columns that the job's models take beside `schema.MANIFEST_COLUMNS`.
+            inputs: The names of those of them that hold images and videos.
         """
         names = replace(self.row_groups[0].names, arguments=frozenset(arguments), inputs=frozenset(inputs))
         row_groups = [replace(row_group, names=names) for row_group in self.row_groups]

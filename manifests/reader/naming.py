@@ -13,8 +13,8 @@ class ColumnNames:
     Attributes:
         renamed: The names by which the job knows columns, by their names in the files. None: the column keeps its name,
             and is the user's own even if it is named like an argument.
-        arguments: The names of further arguments of pipelines.
-        inputs: The names of images and videos that pipelines take.
+        arguments: The names of columns that pipelines take beside `MANIFEST_NAMES`.
+        inputs: The names of those of them that hold images and videos.
     """
 
     renamed: Mapping[str, str | None] = field(default_factory=dict)

@@ -2,13 +2,18 @@
 
 import pickle
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
-from rendermill.manifests.errors import RowProblem
+from rendermill.jobs.config.job_file import parse_job
+from rendermill.jobs.planning.models import make_validator, resolve_model
+from rendermill.manifests.errors import RowProblem, UserError
+from rendermill.manifests.rows import RowValidator
 from rendermill.models.arguments import Argument
+from tests.pipelines import equality, images
 
 STRENGTH = Annotated[float, Field(0.6, ge=0, le=1)]
 
@@ -57,3 +62,27 @@ def test_any_other_value_is_refused_in_words(of_type: Any, given: Any, problem: 
     with pytest.raises(RowProblem) as refused:
         Argument(of_type)("strength", given)
     assert str(refused.value) == f"strength: {problem}"
+
+
+def test_the_job_file_and_rows_give_arguments_of_a_pipeline(tmp_path: Path) -> None:
+    equality.save(equality.Case(images.sdxl, {}, {}), tmp_path)
+
+    def resolved(**defaults: Any) -> RowValidator:
+        models = {"model": {"checkpoint": str(tmp_path), "defaults": {"width": 64, "height": 64, **defaults}}}
+        job = parse_job({"manifest": "m", "output": "o", "models": models}, "job.yaml")
+        return make_validator(job, {"model": resolve_model(job, "model", on_gpu=False)})
+
+    def arguments(validator: RowValidator, **row: Any) -> str | None:
+        found: str | None = validator.item({"prompt": "a cat", **row}).settled.fields["arguments"]
+        return found
+
+    plain, rescaled = resolved(), resolved(guidance_rescale=0.5)
+    assert [arguments(plain), arguments(plain, guidance_rescale=0)] == [None, None], "the pipeline's own default is 0"
+    assert [arguments(rescaled), arguments(rescaled, guidance_rescale=0)] == ['{"guidance_rescale":0.5}', None]
+    assert arguments(plain, original_size=[16.0, 32]) == '{"original_size":[16,32]}'
+    with pytest.raises(UserError, match=r"defaults.guidance_rescal: unknown key; did you mean 'guidance_rescale'?"):
+        resolved(guidance_rescal=0.5)
+    with pytest.raises(UserError, match=r"defaults.guidance_rescale: expected a number, got 'much' \(str\)"):
+        resolved(guidance_rescale="much")
+    with pytest.raises(RowProblem, match=r"guidance_rescale: expected a number, got 'much' \(str\)"):
+        arguments(plain, guidance_rescale="much")

@@ -83,6 +83,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"pipeline_arguments": {"complex_human_instruction": [1]}},
         "pipeline_arguments.complex_human_instruction: should be a valid string",
     ),
+    "unknown default": (
+        "sana",
+        {"defaults": {"guidance_scal": 1}},
+        "defaults.guidance_scal: unknown key; did you mean 'guidance_scale'?",
+    ),
     "unknown variant": ("sana", {"variant": "fp8"}, "it has no weights of the variant 'fp8', but of none"),
     "more steps than a changed scheduler has": (
         "sana",

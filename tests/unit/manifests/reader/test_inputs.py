@@ -101,6 +101,7 @@ def test_several_pictures_are_a_list_even_if_a_row_has_one(tmp_path: Path) -> No
         (pa.array([[PICTURE, PICTURE]]), {}, "image: expected one, got a list of 2"),
         (pa.array([[None]], pa.list_(pa.string())), {}, "image: expected a URL, a path or bytes, got null"),
         (pa.array([3]), {}, "image: a column of type int64 holds no image"),
+        (pa.array([{"url": "x"}]), {}, "image: a struct without a field `bytes` or `path`"),
         (BINARY, {"model": ["text"]}, "image: this model takes none; leave it empty"),
         (pa.nulls(1), {"model": ["text"], "strength": [0.5]}, "strength: this model takes none; leave it empty"),
         (BINARY, {"strength": ["much"]}, "strength: expected a number, got 'much' (str)"),

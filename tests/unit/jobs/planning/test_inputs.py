@@ -14,7 +14,7 @@ from rendermill.jobs.running.dataset.requests import RequestReader
 from rendermill.manifests.reader.manifest import Manifest, open_manifest
 from rendermill.manifests.rows import RowValidator
 from rendermill.manifests.schema import InputColumn, ModelContract, inline_column
-from tests.unit.jobs.test_planning import DEFAULTS, Rejected, stored
+from tests.unit.jobs.planning.test_planning import DEFAULTS, Rejected, stored
 
 INPUTS = {"image": InputColumn(False, False), "references": InputColumn(False, True)}
 VALIDATOR = RowValidator({"edits": ModelContract(DEFAULTS, lambda _: None, "00", inputs=INPUTS)}, "edits", 0)
