@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rendermill.manifests.identity import canonical_json
-from rendermill.manifests.secrets import mask_secrets
+from rendermill.manifests.secrets import MASK, mask_secrets
 
 Entry = Mapping[str, Any]
 """One picture or video, with the keys that this module's text names."""
@@ -52,6 +52,14 @@ class InputValue:
             return {"sha256": self.sha256}
         place = {} if self.place == self.url else {"place": self.place}
         return {"url": self.url, **place, **({"sha256": self.sha256, "sha256_is_given": True} if self.sha256 else {})}
+
+
+def places_of(inputs: str) -> list[str] | None:
+    """Return the URLs and paths of a record's inputs; None if one cannot be read again, as the manifest held it."""
+    found = json.loads(inputs).values()
+    entries = [entry for given in found for entry in (given if isinstance(given, list) else [given])]
+    places = [entry.get("url", MASK) for entry in entries]
+    return None if any(MASK in place for place in places) else places
 
 
 def identity_of(entry: Entry) -> Entry:

@@ -21,6 +21,7 @@ MIN_PSNR = 25.0
 """Decibels. Other devices and versions sum in another order, and a video's file has lost a little too."""
 
 NOT_TRIED = "not tried: their job, checkpoint or settings are gone"
+HAD_INLINE_INPUTS = "not tried: the manifest itself held their images, or a URL had a secret"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RenderedAgain:
     @property
     def is_good(self) -> bool:
         """Whether it was rendered and came out as it should."""
-        return not self.is_different and self.verdict != NOT_TRIED
+        return not self.is_different and self.verdict not in (NOT_TRIED, HAD_INLINE_INPUTS)
 
 
 def item_name(row: Mapping[str, Any]) -> str:

@@ -15,17 +15,29 @@ from rendermill.jobs.cluster.connection import connected
 from rendermill.jobs.config.job import Job
 from rendermill.jobs.planning.models import ResolvedModel
 from rendermill.jobs.planning.prepare import PreparedModel, open_profiles, prepare_model
+from rendermill.jobs.running.dataset.input_tasks import InputTasks
 from rendermill.jobs.running.dataset.model_pipeline import render
+from rendermill.jobs.running.inputs import input_options
 from rendermill.jobs.running.run_file import job_of_run, new_run_id
 from rendermill.jobs.running.services import start_services
-from rendermill.jobs.verification.compare import NOT_TRIED, RECORDED, RenderedAgain, compare, item_name
+from rendermill.jobs.verification.compare import (
+    HAD_INLINE_INPUTS,
+    NOT_TRIED,
+    RECORDED,
+    RenderedAgain,
+    compare,
+    item_name,
+)
 from rendermill.manifests.errors import UserError
 from rendermill.manifests.identity import request_hash
+from rendermill.manifests.inputs import places_of
 from rendermill.manifests.output.records import as_requested
 from rendermill.manifests.output.runs import newest_run
+from rendermill.manifests.reader.files import manifest_folder
 from rendermill.manifests.request import hashed_fields
 from rendermill.manifests.schema import AUDIO, FRAMES, REQUEST_COLUMNS
 from rendermill.manifests.storage.folder import Folder
+from rendermill.manifests.storage.urls import absolute
 
 _Record = Mapping[str, Any]
 
@@ -40,6 +52,11 @@ class _Group(NamedTuple):
 
 def render_again(output: Folder, records: Sequence[_Record]) -> Iterator[RenderedAgain]:
     """Render records again, in the cluster that this machine belongs to, or in a local one."""
+    without_places = [record for record in records if record["inputs"] and places_of(record["inputs"]) is None]
+    yield from (RenderedAgain(item_name(record), HAD_INLINE_INPUTS, False) for record in without_places)
+    records = [record for record in records if record not in without_places]
+    if not records:
+        return
     with connected() as cluster:
         groups, left = _groups(output, [as_requested(record) for record in records], cluster)
         yield from (RenderedAgain(item_name(record), NOT_TRIED, False) for record in left)
@@ -78,21 +95,19 @@ def _jobs(output: Folder, records: Sequence[_Record]) -> Iterator[Job]:
 
 
 def _renders(model: ResolvedModel, record: _Record) -> bool:
-    """Return whether a model with its settings would render exactly this record, which must have no inputs.
-
-    Inputs may have changed since, or lie in a manifest that is not read here.
-    """
-    return (
-        record["inputs"] is None
-        and request_hash(hashed_fields(record), model.contract.settings_hash) == record["request_hash"]
-    )
+    """Return whether a model with its settings would render exactly this record."""
+    return request_hash(hashed_fields(record), model.contract.settings_hash) == record["request_hash"]
 
 
 def _render(output: Folder, group: _Group) -> Iterator[RenderedAgain]:
     job, model, records = group
     services = start_services(open_profiles(job))
     spec = services.spec(job.model_copy(update={"audit": 0.0}), model.resolved, new_run_id())
-    requests = ray.data.from_arrow(_requests(records))
+    requests: ray.data.Dataset = ray.data.from_arrow(_requests(records))
+    if model.resolved.inputs:
+        options = input_options(job, manifest_folder(absolute(job.manifest)))
+        tasks = InputTasks(model.resolved.inputs, options, spec.run_id, spec.input_reader)
+        requests = requests.map_batches(tasks.read, batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS)
     chunk_size = min(model.num_items_per_chunk, len(records))
     compared = render(requests, spec, model.config.pool, model.num_gpus, chunk_size).map_batches(
         partial(_compare_all, output=output), batch_size=None, batch_format="pyarrow", num_cpus=TASK_NUM_CPUS

@@ -1,6 +1,11 @@
-"""`rendermill verify` and `audit`, on an output whose noise was made to depend on the batch."""
+"""`rendermill verify` and `audit`, on an output whose noise was made to depend on the batch, and on changed inputs."""
 
+import hashlib
+import io
 import json
+
+import pyarrow as pa
+from PIL import Image
 
 from tests.support.commands import Rendermill, sabotaged_by
 
@@ -60,3 +65,66 @@ def test_what_is_no_output_or_has_no_such_model_is_said_in_a_line(rendermill: Re
     finished = rendermill.run("verify", rendermill.folder)
     assert (finished.status, len(finished.error.splitlines())) == (2, 1)
     assert "so it is no output of rendermill" in finished.error
+
+
+def _png(level: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), (level, 100, 50)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _manifest(first: bytes) -> pa.Table:
+    """A manifest with images in the struct of Hugging Face's `datasets`."""
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    photos = [{"bytes": first, "path": "first.png"}, {"bytes": None, "path": "pictures/second.png"}, None]
+    return pa.table(
+        {
+            "id": ["bytes", "path", "none"],
+            "prompt": ["a cat"] * 3,
+            "photo": pa.array(photos, struct),
+            "image_sha256": [None, _sha256(20), None],
+        }
+    )
+
+
+def _sha256(level: int) -> str:
+    return hashlib.sha256(_png(level)).hexdigest()
+
+
+def test_inputs_that_changed_since_are_told(rendermill: Rendermill) -> None:
+    folder = rendermill.folder
+    (folder / "blank").mkdir()
+    (folder / "blank" / "model_index.json").write_text(json.dumps({"_class_name": "BlankPipeline"}))
+    rendermill.model("blank", str(folder / "blank"), defaults={"width": 16, "height": 16, "num_inference_steps": 1})
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "second.png").write_bytes(_png(20))
+    rendermill.manifest(_manifest(_png(10)))
+    job = rendermill.write_job(columns={"photo": "image"})
+    planned = json.loads(rendermill.run("plan", job, "--json").out)
+    assert planned["inputs"] == {"num": 2, "num_distinct": 2, "num_inline_bytes": len(_png(10))}
+    finished = rendermill.run("generate", job)
+    assert finished.status == 0, finished
+    records = {record["id"]: record for record in rendermill.table("metadata")}
+    assert not {"photo", "image", "image_sha256"} & records["bytes"].keys(), "records do not carry inputs"
+    read = {name: json.loads(record["inputs"] or "null") for name, record in records.items()}
+    second = {"url": "pictures/second.png", "sha256": _sha256(20), "sha256_is_given": True}
+    size = {"width": 16, "height": 16}
+    assert read == {
+        "bytes": {"image": {"sha256": _sha256(10)} | size},
+        "path": {"image": second | size},
+        "none": None,
+    }
+
+    sound = rendermill.run("verify", rendermill.output, "--inputs", "--sample", "3")
+    assert sound.status == 0, sound
+    assert "inputs: 1 of 1 are as they were" in sound.out
+    assert "rendered again: 2 with the same pixels" in sound.out
+    assert "rendered again: 1 not tried: the manifest itself held their images" in sound.out
+    (folder / "pictures" / "second.png").write_bytes(_png(30))
+    changed = rendermill.run("verify", rendermill.output, "--inputs")
+    assert changed.status == 3, changed
+    assert "inputs that have changed: 1\n  path (sample 0): image pictures/second.png has the sha256 " in changed.out
+
+    rendermill.manifest(_manifest(_png(40)))
+    again = json.loads(rendermill.run("plan", job, "--json").out)
+    assert sum(shape["num_changed"] for shape in again["shapes"]) == 1, "bytes count by content, and a path by its text"
