@@ -30,11 +30,11 @@ signal.raise_signal(signal.SIGTERM)
 
 ray.init(log_to_driver=False, logging_level="ERROR")
 before = handlers()
-DataContext.get_current().enable_progress_bars = True
 content = json.load(open("job.json"))
 results = []
 overrides = {"seed": 8, "models.sana.batch": 2}
 
+DataContext.get_current().enable_progress_bars = False
 begun, go = os.path.abspath("begun"), os.path.abspath("go")
 def when_told(row):
     open(begun, "w").close()
@@ -42,9 +42,11 @@ def when_told(row):
         time.sleep(0.05)
     return row
 
-mine, read = ray.data.range(3, override_num_blocks=3).map(when_told, num_cpus=0.1, concurrency=3), []
+three_tasks = ray.data.TaskPoolStrategy(3)
+mine, read = ray.data.range(3, override_num_blocks=3).map(when_told, num_cpus=0.1, compute=three_tasks), []
 reader = threading.Thread(target=lambda: read.extend(row["id"] for row in mine.iter_rows()))
 reader.start()
+DataContext.get_current().enable_progress_bars = True
 while not os.path.exists(begun):
     time.sleep(0.05)
 thread = threading.Thread(target=lambda: results.append(rendermill.generate(content, **overrides)))
@@ -58,6 +60,9 @@ open(go, "w").close()
 reader.join()
 assert sorted(read) == [0, 1, 2], "the notebook's own Dataset goes on"
 """
+
+SAID_OF_A_NOTEBOOKS_DATASET = ("Dataset dataset_", "Progress bars disabled")
+"""Ray names Datasets so that have no name; those of rendermill have one."""
 
 
 def run_python(script: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -84,7 +89,10 @@ def test_a_notebook_gets_results_and_keeps_its_signals_ray_and_screen(rendermill
     assert lines[2:4] == ["finished", lines[3]]
     assert lines[3].startswith("files: 8 of 8 are as recorded")
     assert lines[4:] == ["rendered again: 2 with the same pixels", "no problems found", "still the notebook's"]
-    assert done.stderr == ""
+    said = [
+        line for line in done.stderr.splitlines() if not any(words in line for words in SAID_OF_A_NOTEBOOKS_DATASET)
+    ]
+    assert said == []
     assert len(rendermill.table("metadata")) == 9
 
 
