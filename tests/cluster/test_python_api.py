@@ -62,7 +62,7 @@ assert sorted(read) == [0, 1, 2], "the notebook's own Dataset goes on"
 """
 
 SAID_OF_A_NOTEBOOKS_DATASET = ("Dataset dataset_", "Progress bars disabled")
-"""Ray names Datasets so that have no name; those of rendermill have one."""
+"""Parts of what Ray prints about a Dataset without a name; those of rendermill have one."""
 
 
 def run_python(script: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from rendermill.actors.services.tuning.profiles import FirstBatch
 from rendermill.jobs.console.units import duration, size
 from rendermill.jobs.planning.estimate import ModelWork, estimate_shape, padding, seconds_of_job
 from rendermill.jobs.running.observers.stored_files import StoredFiles
-from rendermill.manifests.request import Shape
+from rendermill.manifests.request import BATCH_KEY, Shape
 from rendermill.manifests.storage.folder import Folder
 
 IMAGE = Shape(1024, 1024, 1, 20, is_guided=True)
@@ -110,7 +110,8 @@ def test_a_pace_counts_what_is_between_batches_and_not_what_is_between_chunks() 
 
 def test_start_up_ends_where_the_first_batch_begins_to_go_at_its_pace(tmp_path: Path) -> None:
     began = datetime(2026, 11, 25, tzinfo=UTC)
-    shape = {"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5}
+    shape = dict.fromkeys([*BATCH_KEY, "inputs"]) | {"width": 1024, "height": 1024, "num_frames": 1}
+    shape |= {"num_inference_steps": 20, "guidance_scale": 4.5}
     rendered = {"started_at": began + timedelta(seconds=60), "seconds": 5.0, "batch_size": 4, "bytes": 1000}
     later = rendered | {"started_at": began + timedelta(seconds=80), "seconds": 1.0, "bytes": 2000}
     failure = rendered | {"started_at": began + timedelta(seconds=50), "seconds": None, "bytes": None}
