@@ -129,8 +129,8 @@ class Renderer:
                 batches.put(completed([failed(request, *parts.errors[request.request_hash], 1) for request in bad]))
             good = [request for request in requests if request.request_hash not in parts.errors]
             safe = [request for request in good if request.request_hash not in suspicions]
-            self._certify(profile, safe, parts.inputs)
             self._began = self._began or perf_counter()
+            self._certify(profile, safe, parts.inputs)
             for outcomes in self._render(good, parts.inputs, suspicions):
                 batches.put(outcomes)
             if self._compilation is not None:
