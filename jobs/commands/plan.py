@@ -22,7 +22,7 @@ from rendermill.jobs.planning.plan import Plan, ShapeCount, make_plan
 from rendermill.jobs.planning.prepare import PreparedJob, PreparedModel, open_job, prepared
 from rendermill.jobs.planning.sample_states import StoredHashes
 from rendermill.manifests.arrow.hash_set import HASH
-from rendermill.manifests.output.format import read_format
+from rendermill.manifests.output.format import read_format, stored_format
 from rendermill.manifests.output.ledger.keyed_rows import item_keys, request_hashes
 from rendermill.manifests.output.records import read_failures, read_records
 from rendermill.manifests.storage.errors import as_user_errors
@@ -63,6 +63,8 @@ def find_plan(job: Job, is_calibrated: bool) -> JobPlan:
     """
     opened = open_job(job)
     rejections = _Reasons()
+    with as_user_errors("cannot be read", ("output",), opened.output.url):
+        stored_format(opened.output)  # before Ray starts; it is compared once the manifest's own columns are known
     with prepared(opened) as prepared_job:
         with as_user_errors("cannot be read", ("output",), opened.output.url):
             read_format(opened.output, prepared_job.manifest.extra, job.layout)
