@@ -109,10 +109,7 @@ class Request:
     fps: Annotated[
         float | None,
         RequestField(
-            RATE,
-            "Frames per second of a video.",
-            recorded="Frames per second; null for an image.",
-            in_provenance=False,
+            RATE, "Frames per second of a video.", recorded="Frames per second; null for an image.", in_provenance=False
         ),
     ]
     num_inference_steps: Annotated[int, RequestField(COUNT, "Denoising steps.", in_batch_key=True)]

@@ -1,6 +1,7 @@
 """A reader of an output that is being written: lists the records, and then reads the media that they name."""
 
 import contextlib
+import errno
 import hashlib
 import random
 import threading
@@ -9,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from s3fs.utils import FileExpired
 
 from benchmarks.chaos.compare import records
 from rendermill.manifests.output.shards import read_member
@@ -42,8 +45,11 @@ def reading(output: str, reads: Reads, generator: random.Random) -> Iterator[Non
 
     def read() -> None:
         while not is_over.wait(_SECONDS_BETWEEN_READS):
-            with contextlib.suppress(FileNotFoundError):  # no output yet, or a part gave way while the table was read
+            try:
                 _read_once(output, reads, generator)
+            except Exception as error:
+                if not _has_given_way(error):
+                    raise
 
     thread = threading.Thread(target=read, name="reader", daemon=True)
     thread.start()
@@ -52,6 +58,15 @@ def reading(output: str, reads: Reads, generator: random.Random) -> Iterator[Non
     finally:
         is_over.set()
         thread.join()
+
+
+def _has_given_way(error: Exception) -> bool:
+    """Return whether there is no output yet, or a part was replaced while the table was read."""
+    if isinstance(error, FileNotFoundError | FileExpired):
+        return True
+    # s3fs would raise FileExpired, but cannot read the empty message with which Ceph refuses another version's bytes
+    cause = error.__context__
+    return isinstance(error, TypeError) and isinstance(cause, OSError) and cause.errno == errno.EINVAL
 
 
 def _read_once(output: str, reads: Reads, generator: random.Random) -> None:
