@@ -92,6 +92,26 @@ def _sana_vae_factor(configs: Configs) -> int:
 _SANA_ARGUMENTS = {"max_sequence_length": SEQUENCE_LENGTH, "complex_human_instruction": list[str] | None}
 _SANA_COMPONENTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 
+_SANA = Family(
+    implementation="rendermill.models.families.sana.text_to_image:Sana",
+    defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5},
+    capabilities=_sana_capabilities,
+    arguments=_SANA_ARGUMENTS,
+    max_sequence_length=300,
+    components=_SANA_COMPONENTS,
+    defaults_of=_sana_defaults,
+    reference_batch={False: 1, True: 8},
+    num_items_per_chunk=64,
+    speedups=(*FASTER_PRODUCTS, *FEWER_PASSES),
+)
+_SPRINT = replace(
+    _SANA,
+    implementation="rendermill.models.families.sana.sprint:SanaSprint",
+    defaults={**_SANA.defaults, "num_inference_steps": 2},
+    capabilities=_sana_sprint_capabilities,
+    num_items_per_chunk=256,
+    speedups=FASTER_PRODUCTS,
+)
 _VIDEO = Family(
     implementation="rendermill.models.families.sana.video:SanaVideo",
     defaults={
@@ -112,53 +132,18 @@ _VIDEO = Family(
 )
 
 FAMILIES: Mapping[str, Family] = {
-    "SanaPipeline": Family(
-        implementation="rendermill.models.families.sana.text_to_image:Sana",
-        defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5},
-        capabilities=_sana_capabilities,
-        arguments=_SANA_ARGUMENTS,
-        max_sequence_length=300,
-        components=_SANA_COMPONENTS,
-        defaults_of=_sana_defaults,
-        reference_batch={False: 1, True: 8},
-        num_items_per_chunk=64,
-        speedups=(*FASTER_PRODUCTS, *FEWER_PASSES),
-    ),
-    "SanaSprintPipeline": Family(
-        implementation="rendermill.models.families.sana.sprint:SanaSprint",
-        defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 2, "guidance_scale": 4.5},
-        capabilities=_sana_sprint_capabilities,
-        arguments=_SANA_ARGUMENTS,
-        max_sequence_length=300,
-        components=_SANA_COMPONENTS,
-        defaults_of=_sana_defaults,
-        reference_batch={False: 1, True: 8},
-        num_items_per_chunk=256,
-        speedups=FASTER_PRODUCTS,
-    ),
-    "SanaSprintImg2ImgPipeline": Family(
+    "SanaPipeline": _SANA,
+    "SanaSprintPipeline": _SPRINT,
+    "SanaSprintImg2ImgPipeline": replace(
+        _SPRINT,
         implementation="rendermill.models.families.sana.sprint:SanaSprintImageToImage",
-        defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 2, "guidance_scale": 4.5},
         capabilities=_sana_sprint_image_to_image_capabilities,
-        arguments=_SANA_ARGUMENTS,
-        max_sequence_length=300,
-        components=_SANA_COMPONENTS,
-        defaults_of=_sana_defaults,
-        reference_batch={False: 1, True: 8},
-        num_items_per_chunk=256,
-        speedups=FASTER_PRODUCTS,
     ),
-    "SanaControlNetPipeline": Family(
+    "SanaControlNetPipeline": replace(
+        _SANA,
         implementation="rendermill.models.families.sana.controlnet:SanaControlNet",
-        defaults={"width": 1024, "height": 1024, "num_frames": 1, "num_inference_steps": 20, "guidance_scale": 4.5},
         capabilities=_sana_controlnet_capabilities,
-        arguments=_SANA_ARGUMENTS,
-        max_sequence_length=300,
         components=(*_SANA_COMPONENTS, "controlnet"),
-        defaults_of=_sana_defaults,
-        reference_batch={False: 1, True: 8},
-        num_items_per_chunk=64,
-        speedups=(*FASTER_PRODUCTS, *FEWER_PASSES),
     ),
     "SanaVideoPipeline": _VIDEO,
     "SanaImageToVideoPipeline": replace(

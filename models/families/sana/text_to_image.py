@@ -194,10 +194,15 @@ class Sana(Model):
             latents.to(transformer.dtype),
             encoder_hidden_states=embeds.to(transformer.dtype),
             encoder_attention_mask=mask,
-            timestep=timesteps * transformer.config.timestep_scale,
+            timestep=timesteps * self._timestep_scale,
             return_dict=False,
         )[0]
         return prediction
+
+    @property
+    def _timestep_scale(self) -> float:
+        scale: float = self._pipeline.transformer.config.timestep_scale
+        return scale
 
     def _stacked(self, item: SanaEmbeddings, has_guidance: bool) -> tuple[torch.Tensor, ...]:
         """Return embeddings and masks, (1, halves, …): with guidance the negative prompt's half, then the prompt's."""

@@ -35,24 +35,9 @@ class SanaVideo(Sana):
         )
         return noise(shape, item_generators, self._device)
 
-    def _denoised(
-        self,
-        request: Request,
-        timesteps: torch.Tensor,
-        latents: torch.Tensor,
-        embeds: torch.Tensor,
-        mask: torch.Tensor,
-        *images: torch.Tensor,
-    ) -> torch.Tensor:
-        transformer = self._pipeline.transformer
-        prediction: torch.Tensor = transformer(
-            latents.to(transformer.dtype),
-            encoder_hidden_states=embeds.to(transformer.dtype),
-            encoder_attention_mask=mask,
-            timestep=timesteps,
-            return_dict=False,
-        )[0]
-        return prediction
+    @property
+    def _timestep_scale(self) -> float:
+        return 1
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> Rendered:

@@ -172,8 +172,17 @@ def test_loop_equals_the_stock_pipeline(folders, name: str, fields: dict[str, ob
     np.testing.assert_array_equal(ours, stock(folders[name], dtype, request, name, image))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["ControlNet", "SprintImg2Img", "Video", "ImageToVideo"])
+# one dtype where the trials of a batch take long: loops of the same class, and the same trials, have the other one
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("ControlNet", "bfloat16"),
+        ("ControlNet", "float32"),
+        ("SprintImg2Img", "float32"),
+        ("Video", "bfloat16"),
+        ("ImageToVideo", "float32"),
+    ],
+)
 def test_pixels_depend_on_the_item_alone(folders, name: str, dtype: str) -> None:
     model = load(folders[name], dtype, reference_batch=1)
     # with two steps and a strength of 0.5 or more, denoising begins with noise alone, as in the stock pipeline
