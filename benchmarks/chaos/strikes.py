@@ -161,7 +161,7 @@ class Strikes:
         return True
 
     def _processes(self, title: str) -> Iterator[psutil.Process]:
-        """Those of the worker node of now: workers that outlive an earlier one's raylet run in another folder."""
+        """Yield the processes of the current worker node. Workers of an earlier one run in another folder."""
         folder = Path(self._node.cwd())
         forked = psutil.Process(self._workers.server.pid).children(recursive=True)
         for process in self._node.children(recursive=True) + forked:

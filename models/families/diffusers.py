@@ -3,7 +3,6 @@
 What the pipeline takes, `models.inspection.signatures` reads from its source.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from rendermill.manifests.request import Request
+from rendermill.models.families.input_pictures import picture
 from rendermill.models.inputs import Inputs, Media
 from rendermill.models.inspection.signatures import Signature, signature
 from rendermill.models.interface import Model, Rendered
@@ -108,7 +108,7 @@ class Diffusers(Model):
     def _arguments(self, request: Request) -> dict[str, Any]:
         """Return the arguments of the pipeline's `__call__` that a request asks for."""
         known = self._signature
-        given = {**self._settings.pipeline_arguments, **json.loads(request.arguments or "{}")}
+        given = {**self._settings.pipeline_arguments, **request.further_arguments}
         arguments = {
             # JSON has no tuples, and pipelines add tuples of sizes to each other
             **{name: TypeAdapter(known.further[name] | None).validate_python(value) for name, value in given.items()},
@@ -130,5 +130,5 @@ class Diffusers(Model):
 def _as_pictures(media: Media) -> Image.Image | list[Image.Image]:
     """Return a decoded input as the pipelines of diffusers take it."""
     if media.kind in ("image", "mask"):
-        return Image.fromarray(np.asarray(media.frames))
+        return picture(media)
     return [Image.fromarray(np.ascontiguousarray(frame)) for frame in media.frames]

@@ -38,7 +38,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Processor:
-    """What prepares pictures for an encoder: as `Tokenizer`."""
+    """A processor of pictures for an encoder: its class, fingerprints and folder, as in `Tokenizer`."""
 
     name: str
     class_name: str

@@ -47,7 +47,7 @@ _SIMPLE = {"int": int, "float": float, "bool": bool, "str": str}
 
 @dataclass(frozen=True)
 class Signature:
-    """What a pipeline's `__call__` takes and returns.
+    """The arguments and the output of a pipeline's `__call__`.
 
     Attributes:
         fields: the argument for each field of a request that it takes, such as `frame_rate` for `fps`.
@@ -72,7 +72,7 @@ class Signature:
 
     @property
     def kind(self) -> Literal["image", "video"] | None:
-        """What it renders; None if neither images nor videos."""
+        """The kind of media that it renders; None if neither images nor videos."""
         if self.outputs & {"frames", "video", "videos"}:
             return "video"
         return "image" if not self.outputs or self.outputs & {"images", "image"} else None

@@ -15,7 +15,7 @@ from diffusers import SchedulerMixin
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, NumPy and torch within this context, and restore them afterwards.
 
-    A pipeline may take noise from them in spite of its `generator`.
+    A pipeline may take noise from them in spite of its `generator`, and a test of that gives them other seeds.
     """
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()

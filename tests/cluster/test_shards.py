@@ -176,7 +176,7 @@ def test_keys_have_no_dots_and_names_fit_a_plain_tar() -> None:
 
 
 def rendered(*frames: np.ndarray | None) -> pa.Table:
-    """What a renderer gives, 2 x 2 pixels each; None for a failure."""
+    """Return the table of a renderer: pictures of 2 x 2 pixels, or None for a failure."""
     rows = [
         {
             "id": str(index),

@@ -47,7 +47,7 @@ def sabotaged_by(name: str) -> dict[str, str]:
 
 @dataclass
 class Finished:
-    """What a run of the command line gave."""
+    """The result of a run of the command line."""
 
     status: int
     out: str

@@ -1,19 +1,15 @@
 """Tests the statements of a model's certificate: renders one request a few times, with one thing changed each time."""
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-
-import numpy as np
-import torch
 
 from rendermill.actors.engine.tuning.certificate import Certificate, Statement
 from rendermill.actors.engine.tuning.changed_requests import arguments_set, with_another_seed, with_another_value
 from rendermill.manifests.errors import one_line
 from rendermill.manifests.request import Request
 from rendermill.models.inputs import Inputs
+from rendermill.models.parts.pipeline_state import seeded
 
 _NUM_STEPS = 2
 """Enough for noise that a scheduler adds between steps; what follows is more of the same."""
@@ -153,7 +149,7 @@ class Certifier:
         self._check_time(num_renderings=1)
         self._wait()
         began = self._clock()
-        with _global_seeds(global_seed):
+        with seeded(global_seed):
             pixels = self._render(request, inputs)
         if self._is_warm:
             self._seconds_of_last = self._clock() - began
@@ -164,18 +160,3 @@ class Certifier:
 
 def _in_few_steps(request: Request) -> Request:
     return replace(request, num_inference_steps=min(request.num_inference_steps, _NUM_STEPS))
-
-
-@contextmanager
-def _global_seeds(seed: int) -> Iterator[None]:
-    """Set the global generators of Python, NumPy and torch within this context, and restore them after it."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)

@@ -26,7 +26,7 @@ class Changed(NamedTuple):
 
 def arguments_set(request: Request) -> list[str]:
     """Return the names of the arguments of a request whose effect can be tested."""
-    names = [] if request.arguments is None else list(json.loads(request.arguments))
+    names = list(request.further_arguments)
     if request.is_guided:
         names.append("guidance_scale")
         names += [name for name in ("guidance_scale_2", "negative_prompt") if getattr(request, name) is not None]
@@ -45,11 +45,11 @@ def with_another_value(request: Request, name: str) -> Changed | None:
         other = own + _MORE_GUIDANCE if isinstance(own, float) else _other(own)
         changed: dict[str, Any] = {name: other}
         return Changed(replace(request, **changed), json.dumps(own), json.dumps(other))
-    arguments = json.loads(request.arguments or "{}")
+    arguments = request.further_arguments
     other = _other(arguments[name])
     if other is None:
         return None
-    further = json.dumps(arguments | {name: other}, sort_keys=True)
+    further = json.dumps({**arguments, name: other}, sort_keys=True)
     return Changed(replace(request, arguments=further), json.dumps(arguments[name]), json.dumps(other))
 
 

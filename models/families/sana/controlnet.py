@@ -3,15 +3,14 @@
 The loop is the stock pipeline's `__call__` (diffusers/pipelines/sana/pipeline_sana_controlnet.py), item for item.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from rendermill.manifests.request import Request
-from rendermill.models.families.input_pictures import encode_each, picture
+from rendermill.models.families.input_pictures import picture
 from rendermill.models.families.sana.text_to_image import Sana, SanaEmbeddings
-from rendermill.models.inputs import Inputs, Media
+from rendermill.models.inputs import Media
 from rendermill.models.parts.compilation import prepare_blocks
 from rendermill.models.settings import Settings
 
@@ -19,16 +18,11 @@ from rendermill.models.settings import Settings
 class SanaControlNet(Sana):
     """`SanaControlNetPipeline`: a ControlNet adds to the denoiser's blocks what it makes of `control_image`."""
 
+    _input = "control_image"
+
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:
         super().__init__(folder, settings, device)
         prepare_blocks(self._pipeline.controlnet.transformer_blocks, settings)
-
-    @torch.no_grad()
-    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[SanaEmbeddings]:
-        guided = [request.is_guided for request in requests]
-        images = encode_each(self._encode_image, [own["control_image"] for own in inputs], guided)
-        encoded = super().encode(requests)
-        return [item._replace(image=image) for item, image in zip(encoded, images, strict=True)]
 
     def _encode_image(self, media: Media, is_guided: bool) -> torch.Tensor:
         """Return latents, (1, halves, channels, height / factor, width / factor).

@@ -11,9 +11,9 @@ import torch
 from diffusers import SanaSprintImg2ImgPipeline
 
 from rendermill.manifests.request import Request
-from rendermill.models.families.input_pictures import encode_each, picture
+from rendermill.models.families.input_pictures import picture
 from rendermill.models.families.sana.text_to_image import Sana, SanaEmbeddings
-from rendermill.models.inputs import Inputs, Media
+from rendermill.models.inputs import Media
 from rendermill.models.parts.noise import generators, per_item, set_timesteps
 
 _STRENGTH: float = inspect.signature(SanaSprintImg2ImgPipeline.__call__).parameters["strength"].default
@@ -22,8 +22,7 @@ _STRENGTH: float = inspect.signature(SanaSprintImg2ImgPipeline.__call__).paramet
 class SanaSprint(Sana):
     """`SanaSprintPipeline`: 1–4 steps, guidance embedded in the model, noise between steps."""
 
-    @torch.no_grad()
-    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[SanaEmbeddings]:
+    def _encode_prompts(self, requests: Sequence[Request]) -> list[SanaEmbeddings]:
         encoded = self._encode([request.prompt for request in requests], self._text_batches, **self._arguments)
         return [SanaEmbeddings(*tensors) for tensors in encoded]
 
@@ -95,13 +94,9 @@ class SanaSprint(Sana):
 class SanaSprintImageToImage(SanaSprint):
     """`SanaSprintImg2ImgPipeline`: begins with a noisy `image`; less `strength` means fewer steps and less noise."""
 
-    @torch.no_grad()
-    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[SanaEmbeddings]:
-        images = encode_each(self._encode_image, [own["image"] for own in inputs])
-        encoded = super().encode(requests)
-        return [item._replace(image=image) for item, image in zip(encoded, images, strict=True)]
+    _input = "image"
 
-    def _encode_image(self, media: Media) -> torch.Tensor:
+    def _encode_image(self, media: Media, is_guided: bool) -> torch.Tensor:
         """Return latents, (1, channels, height / factor, width / factor), times the deviation of the data."""
         pipeline = self._pipeline
         image = picture(media)

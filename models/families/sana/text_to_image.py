@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from rendermill.manifests.request import Request
-from rendermill.models.inputs import Inputs
+from rendermill.models.families.input_pictures import encode_each
+from rendermill.models.inputs import Inputs, Media
 from rendermill.models.interface import Model, Rendered
 from rendermill.models.parts.compilation import compile_decoder, prepare_blocks
 from rendermill.models.parts.exact_batches import ExactBatches
@@ -46,6 +47,8 @@ class Sana(Model):
     """`SanaPipeline`: 20 steps, classifier-free guidance with negative prompts."""
 
     _compiles_decoder = True
+    _input: str | None = None
+    """The name of the picture that it takes."""
 
     def __init__(self, folder: Path, settings: Settings, device: str) -> None:
         self._settings = settings
@@ -79,6 +82,18 @@ class Sana(Model):
 
     @torch.no_grad()
     def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[SanaEmbeddings]:
+        encoded = self._encode_prompts(requests)
+        if self._input is None:
+            return encoded
+        guided = [request.is_guided for request in requests]
+        images = encode_each(self._encode_image, [own[self._input] for own in inputs], guided)
+        return [item._replace(image=image) for item, image in zip(encoded, images, strict=True)]
+
+    def _encode_image(self, media: Media, is_guided: bool) -> torch.Tensor:
+        """Return the latents of a picture. Only models with an `_input` have this method."""
+        raise NotImplementedError
+
+    def _encode_prompts(self, requests: Sequence[Request]) -> list[SanaEmbeddings]:
         prompts = [request.prompt for request in requests]
         positive = self._encode(prompts, self._text_batches, **self._arguments)
         # the complex human instruction precedes prompts only, as in the stock pipeline

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLLTX2Video, AutoencoderKLWan
 from diffusers.pipelines.sana_video.pipeline_sana_video_i2v import retrieve_latents
 
 from rendermill.manifests.request import Request
-from rendermill.models.families.input_pictures import encode_each, picture
+from rendermill.models.families.input_pictures import picture
 from rendermill.models.families.sana.text_to_image import Sana, SanaEmbeddings
-from rendermill.models.inputs import Inputs, Media
+from rendermill.models.families.video_latents import denormalized, normalized
+from rendermill.models.inputs import Media
 from rendermill.models.interface import Rendered
 from rendermill.models.parts.frames import to_uint8
 from rendermill.models.parts.noise import noise
@@ -42,43 +42,25 @@ class SanaVideo(Sana):
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> Rendered:
         vae = self._pipeline.vae
-        latents = latents.to(vae.dtype)
-        mean, inverse_deviation = self._statistics(latents)
-        latents = latents / inverse_deviation + mean
 
         def decode(batch: torch.Tensor) -> torch.Tensor:
             return vae.decode(batch, return_dict=False)[0]
 
-        return to_uint8(self._decoder_batches(decode, latents))
-
-    def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean and the inverse deviation of the VAE's latents, (1, channels, 1, 1, 1), in their dtype."""
-        vae, kind = self._pipeline.vae, type(self._pipeline.vae)
-        mean, deviation = torch.zeros(latents.shape[1]), torch.ones(latents.shape[1])
-        if issubclass(kind, AutoencoderKLLTX2Video):
-            mean, deviation = vae.latents_mean, vae.latents_std
-        elif issubclass(kind, AutoencoderKLWan):
-            mean, deviation = torch.tensor(vae.config["latents_mean"]), torch.tensor(vae.config["latents_std"])
-        return mean.view(1, -1, 1, 1, 1).to(latents), 1.0 / deviation.view(1, -1, 1, 1, 1).to(latents)
+        return to_uint8(self._decoder_batches(decode, denormalized(vae, latents.to(vae.dtype))))
 
 
 class SanaImageToVideo(SanaVideo):
     """`SanaImageToVideoPipeline`: the first latent frame is that of `image`, and is never denoised."""
 
-    @torch.no_grad()
-    def encode(self, requests: Sequence[Request], inputs: Sequence[Inputs] = ()) -> list[SanaEmbeddings]:
-        images = encode_each(self._encode_image, [own["image"] for own in inputs])
-        encoded = super().encode(requests)
-        return [item._replace(image=image) for item, image in zip(encoded, images, strict=True)]
+    _input = "image"
 
-    def _encode_image(self, media: Media) -> torch.Tensor:
+    def _encode_image(self, media: Media, is_guided: bool) -> torch.Tensor:
         """Return latents, float32, (1, channels, 1, height / factor, width / factor)."""
         pipeline, image = self._pipeline, picture(media)
         pixels = pipeline.video_processor.preprocess(image, height=image.height, width=image.width)
         frame = pixels.to(self._device, torch.float32).unsqueeze(2).to(pipeline.vae.dtype)
         latents = retrieve_latents(pipeline.vae.encode(frame), sample_mode="argmax")
-        mean, inverse_deviation = self._statistics(latents)
-        return ((latents - mean) * inverse_deviation).float()
+        return normalized(pipeline.vae, latents).float()
 
     def _beginning(self, noise: torch.Tensor, embeddings: Sequence[SanaEmbeddings]) -> torch.Tensor:
         images = [item.image for item in embeddings if item.image is not None]

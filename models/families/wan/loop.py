@@ -13,6 +13,7 @@ import torch
 
 from rendermill.manifests.request import Request
 from rendermill.models.families.input_pictures import encode_each
+from rendermill.models.families.video_latents import denormalized
 from rendermill.models.families.wan.conditions import Condition, Size, joined
 from rendermill.models.families.wan.prediction import Expert, Prediction
 from rendermill.models.families.wan.text import count_cut_tokens, encode_texts
@@ -185,13 +186,8 @@ class Wan(Model):
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> Rendered:
         vae = self._pipeline.vae
-        latents = latents.to(vae.dtype)
-        mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
-        # stock divides by the inverse of the deviation, rounded to the latents' dtype
-        inverse_deviation = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
-        latents = latents / inverse_deviation + mean
 
         def decode(batch: torch.Tensor) -> torch.Tensor:
             return vae.decode(batch, return_dict=False)[0]
 
-        return to_uint8(self._decoder_batches(decode, latents))
+        return to_uint8(self._decoder_batches(decode, denormalized(vae, latents.to(vae.dtype))))

@@ -8,6 +8,7 @@ from diffusers import WanVideoToVideoPipeline
 
 from rendermill.manifests.request import Request
 from rendermill.models.families.input_pictures import pictures
+from rendermill.models.families.video_latents import normalized
 from rendermill.models.families.wan.conditions import Condition, Size
 from rendermill.models.families.wan.loop import Wan
 from rendermill.models.inputs import Inputs
@@ -27,9 +28,7 @@ class WanVideoToVideo(Wan):
         video = self._pipeline.video_processor.preprocess_video(frames, height=size.height, width=size.width)
         video = video.to(self._device, dtype=torch.float32).to(vae.dtype)
         clip = vae.encode(video).latent_dist.mode().float()
-        mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(clip)
-        inverse_deviation = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(clip)
-        return Condition(clip=(clip - mean) * inverse_deviation)
+        return Condition(clip=normalized(vae, clip))
 
     def begin(self, request: Request) -> torch.Tensor:
         scheduler, num_steps = self._pipeline.scheduler, request.num_inference_steps

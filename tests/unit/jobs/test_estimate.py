@@ -30,7 +30,7 @@ def test_a_shape_in_words_is_that_shape_again(shape: Shape) -> None:
 
 
 def profile(**seconds: float) -> Profile:
-    """Of images that are 1024 pixels wide and have these heights."""
+    """Return the profile of images that are 1024 pixels wide and have these heights."""
     shapes = {str(IMAGE._replace(height=int(height[1:]))): pace for height, pace in seconds.items()}
     return Profile(
         shapes={shape: Learned(size=16) for shape in shapes},
